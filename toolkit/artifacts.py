@@ -1,0 +1,142 @@
+"""The few types that stages exchange: tensor specifications, dimension ranges, exported models."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from toolkit.errors import RecipeError
+
+__all__ = ["DTYPES", "DimRange", "Engine", "OnnxModel", "Shapes", "TensorSpec", "corners"]
+
+# Names are numpy's, plus bfloat16; sizes in bytes.
+DTYPES: Mapping[str, int] = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
+
+_SPEC = re.compile(r"^\s*(?P<dtype>\w+)\s*\[(?P<dims>[^\[\]]*)\]\s*$")
+_NAME = re.compile(r"^[A-Za-z_]\w*$")
+
+
+@dataclass(frozen=True)
+class DimRange:
+    """The range of one dimension, the same for export, profiles, feeds and serving."""
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise RecipeError(
+                f"shape range [{self.min}, {self.opt}, {self.max}] is not min <= opt <= max with min >= 1"
+            )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the dimension can take one value only."""
+        return self.min == self.max
+
+
+Shapes = Mapping[str, DimRange]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of one input or output.
+
+    Attributes:
+        name: The tensor's name in the graph.
+        dtype: One of ``DTYPES``.
+        shape: Sizes, or names of symbolic dimensions.
+        low: Smallest valid value (inclusive); None means unbounded.
+        high: Largest valid value (exclusive); None means unbounded.
+        role: ``mask`` for 0/1 attention masks, ``values`` otherwise; tells feeds what is valid.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    low: float | None = field(default=None, kw_only=True)
+    high: float | None = field(default=None, kw_only=True)
+    role: Literal["values", "mask"] = field(default="values", kw_only=True)
+
+    @classmethod
+    def parse(
+        cls, name: str, text: str, *, low: float | None = None, high: float | None = None
+    ) -> TensorSpec:
+        """Read ``float32[batch, 1, 8, 8]``.
+
+        Raises:
+            RecipeError: If the text is not ``dtype[dim, dim, …]`` or the dtype is unknown.
+        """
+        match = _SPEC.match(text)
+        if match is None:
+            raise RecipeError(
+                f"input {name!r} is {text!r}, which is not of the form dtype[dim, dim]",
+                hint="for example float32[batch, 1, 28, 28] or int64[batch, sequence]",
+            )
+        dtype = match["dtype"]
+        if dtype not in DTYPES:
+            raise RecipeError(
+                f"input {name!r} has unknown dtype {dtype!r}", hint="one of " + ", ".join(DTYPES)
+            )
+        dims = [part.strip() for part in match["dims"].split(",")] if match["dims"].strip() else []
+        return cls(name, dtype, tuple(_dim(name, dim) for dim in dims), low=low, high=high)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbolic dimensions, in order."""
+        return tuple(dim for dim in self.shape if isinstance(dim, str))
+
+    def resolve(self, dims: Mapping[str, int]) -> tuple[int, ...]:
+        """The concrete shape for given values of the symbolic dimensions."""
+        return tuple(dims[dim] if isinstance(dim, str) else dim for dim in self.shape)
+
+
+def _dim(name: str, text: str) -> int | str:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    if _NAME.match(text):
+        return text
+    raise RecipeError(
+        f"input {name!r} has dimension {text!r}, which is neither a positive size nor a name"
+    )
+
+
+def corners(shapes: Shapes) -> Iterator[dict[str, int]]:
+    """Every combination of min, opt and max of every dimension, without repeats, opt first."""
+    names = list(shapes)
+    choices = [dict.fromkeys((r.opt, r.min, r.max)) for r in shapes.values()]
+    for values in itertools.product(*choices):
+        yield dict(zip(names, values, strict=True))
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX file (``model.onnx`` and, beside it, ``model.onnx.data``) and its interface."""
+
+    path: Path
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A serialized TensorRT or TensorRT-RTX engine and what it was built with."""
+
+    path: Path
+    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    version: str
+    compute_capabilities: tuple[str, ...]
+    layers: int
+    seconds: float

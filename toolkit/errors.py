@@ -1,0 +1,85 @@
+"""Every error a user can meet.
+
+``ToolkitError``
+ ├─ ``RecipeError``       the recipe says something that cannot be built
+ ├─ ``CheckpointError``   a weight file or model folder cannot be used
+ ├─ ``ExportError``       PyTorch could not be turned into ONNX
+ ├─ ``EngineError``       an engine could not be built or read
+ ├─ ``BundleError``       an output folder cannot be written or read
+ ├─ ``ParityError``       the artefact does not compute what PyTorch computes   (exit 3)
+ ├─ ``CapabilityError``   this machine lacks what was asked for                 (exit 4)
+ └─ ``IntegrityError``    files differ from their manifest                      (exit 5)
+
+``graphs.GraphError`` is the graph package's own and has the same two fields; the command line
+treats it alike. A message says what was found and what was wanted; the hint says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "BundleError",
+    "CapabilityError",
+    "CheckpointError",
+    "EngineError",
+    "ExportError",
+    "IntegrityError",
+    "ParityError",
+    "RecipeError",
+    "ToolkitError",
+]
+
+
+class ToolkitError(Exception):
+    """A failure with a cause the user can act on.
+
+    Attributes:
+        message: One line: what was found and what was wanted.
+        hint: What to do about it, or the names that exist; empty when the message says it all.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RecipeError(ToolkitError):
+    """The recipe says something that cannot be built."""
+
+
+class CheckpointError(ToolkitError):
+    """A weight file or model folder cannot be used."""
+
+
+class ExportError(ToolkitError):
+    """PyTorch could not be turned into ONNX."""
+
+
+class EngineError(ToolkitError):
+    """An engine could not be built or read."""
+
+
+class BundleError(ToolkitError):
+    """An output folder cannot be written or read."""
+
+
+class ParityError(ToolkitError):
+    """The artefact does not compute what PyTorch computes."""
+
+    exit_code = 3
+
+
+class CapabilityError(ToolkitError):
+    """This machine lacks what was asked for: a GPU, TensorRT, a package."""
+
+    exit_code = 4
+
+
+class IntegrityError(ToolkitError):
+    """Files on disk differ from what their manifest recorded."""
+
+    exit_code = 5
