@@ -34,7 +34,7 @@ class DimRange:
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
             raise RecipeError(
-                f"shape range [{self.min}, {self.opt}, {self.max}] is not min <= opt <= max with min >= 1"
+                f"shape range [{self.min}, {self.opt}, {self.max}] is not 1 <= min <= opt <= max"
             )
 
     @property
