@@ -1,0 +1,28 @@
+"""Weight files and model folders, read without torch: safetensors only, every byte accounted for.
+
+Reading needs numpy and nothing else, and never more memory than asked for: headers are parsed,
+tensors are memory-mapped. Pickled weights are refused, because unpickling runs code.
+"""
+
+from toolkit.checkpoint.finite import check_finite
+from toolkit.checkpoint.folder import Checkpoint, open_checkpoint
+from toolkit.checkpoint.header import (
+    DTYPE_BITS,
+    MAX_HEADER_BYTES,
+    Header,
+    TensorEntry,
+    read_header,
+)
+from toolkit.checkpoint.pickles import conversion_command
+
+__all__ = [
+    "DTYPE_BITS",
+    "MAX_HEADER_BYTES",
+    "Checkpoint",
+    "Header",
+    "TensorEntry",
+    "check_finite",
+    "conversion_command",
+    "open_checkpoint",
+    "read_header",
+]
