@@ -1,0 +1,6 @@
+"""Seeded inputs for proofs and timings, made from tensor specifications and shape ranges."""
+
+from toolkit.feeds.cases import Case, cases
+from toolkit.feeds.fills import Fill, make_feeds
+
+__all__ = ["Case", "Fill", "cases", "make_feeds"]
