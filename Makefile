@@ -1,0 +1,67 @@
+# Everything from a clone: `make demo`, `make test`. Needs Python >= 3.10 with its venv module.
+#
+# Settings, on the command line or in the environment:
+#   PYTHON       the interpreter the virtual environment is made with
+#   TORCH_INDEX  an extra package index, for example PyTorch's CPU index, which saves the download
+#                of the CUDA libraries; pip's own variables (PIP_EXTRA_INDEX_URL, …) work as well
+PYTHON ?= python3
+TORCH_INDEX ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+RUN_EXTRAS := cpu,rtx,hf,samples
+# A stamp is newer than what it was installed from, so an unchanged project installs nothing.
+RUN_STAMP := $(VENV)/.installed-run
+TEST_STAMP := $(VENV)/.installed-test
+SOURCES := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(RUN_STAMP) ## make the virtual environment and install the toolkit into it
+
+demo: $(RUN_STAMP) ## train digit classifiers, fuse and export them, print what was proven
+	$(BIN)/python samples/digits_demo.py
+
+test: $(TEST_STAMP) ## run the tests
+	$(BIN)/python -m pytest -n 2
+
+lint: $(TEST_STAMP) ## check style, types and the import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(TEST_STAMP) ## put the sources into the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(RUN_STAMP) ## run every benchmark and write docs/benchmarks.md
+	$(BIN)/python -m benchmarks --write docs/benchmarks.md
+
+clean: ## remove the virtual environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.import_linter_cache samples/recipes/weights
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "error: $(PYTHON) is older than Python 3.10" >&2; \
+		echo >&2; \
+		echo "hint: name a newer one, for example make demo PYTHON=python3.12" >&2; \
+		exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): $(SOURCES) | $(VENV)/bin/python
+	$(INSTALL) --editable '.[$(RUN_EXTRAS)]'
+	@touch $@
+
+# After the run stamp, so that the two never install at the same time under `make -j`.
+$(TEST_STAMP): $(RUN_STAMP)
+	$(INSTALL) --editable '.[$(RUN_EXTRAS),test,lint]'
+	@touch $@
