@@ -1,0 +1,82 @@
+"""List the benchmarks, run one, or run all and write the page."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.machine import machine, versions
+from benchmarks.report import page, show
+
+# One module each, with `run(*, quick) -> list[Row]`; the text is what the list prints.
+BENCHMARKS = {
+    "cli_startup": "toolkit --help against python -c pass",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0, or 1 when a bound does not hold."""
+    arguments = _parser().parse_args(argv)
+    if arguments.write:
+        return _write(arguments.write, quick=arguments.quick)
+    if arguments.name is None:
+        for name, text in BENCHMARKS.items():
+            print(f"{name:<18} {text}")
+        return 0
+    result = measure(arguments.name, quick=arguments.quick)
+    if arguments.json:
+        json.dump(result, sys.stdout, indent=2)
+        print()
+    else:
+        show(result)
+    return 0 if result["holds"] else 1
+
+
+def measure(name: str, *, quick: bool) -> dict[str, object]:
+    """Run one benchmark in this process; what ``--json`` prints."""
+    rows = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
+    return {
+        "benchmark": name,
+        "command": f"python -m benchmarks {name}" + (" --quick" if quick else ""),
+        "machine": machine(),
+        "versions": versions(),
+        "rows": [row.as_json() for row in rows],
+        "holds": all(row.holds for row in rows),
+    }
+
+
+def _write(destination: Path, *, quick: bool) -> int:
+    """Run all, each in a process of its own, so that none inherits threads or memory."""
+    results = []
+    for name in BENCHMARKS:
+        print(f"running {name}", file=sys.stderr)
+        command = [sys.executable, "-m", "benchmarks", name, "--json"]
+        done = subprocess.run(
+            command + ["--quick"] * quick, stdout=subprocess.PIPE, text=True, check=False
+        )
+        if not done.stdout:
+            print(f"error: {name} gave no result, exit code {done.returncode}", file=sys.stderr)
+            return 1
+        results.append(json.loads(done.stdout))
+    destination.write_text(page(results), encoding="utf-8")
+    print(f"wrote {destination}", file=sys.stderr)
+    return 0 if all(result["holds"] for result in results) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Run a benchmark; without a name, list them."
+    )
+    parser.add_argument("name", nargs="?", choices=list(BENCHMARKS), metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, smaller models")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="run all and write a page")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

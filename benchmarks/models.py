@@ -1,0 +1,74 @@
+"""Members to measure with: random weights, real shapes."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["convolutional", "encoder", "mlp"]
+
+
+def mlp(inputs: int, *widths: int) -> nn.Module:
+    """Linear layers with ReLU between them; ``float32[batch, inputs]`` to the last width."""
+    layers: list[nn.Module] = []
+    for one, two in itertools.pairwise((inputs, *widths)):
+        layers += [nn.Linear(one, two), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def convolutional(classes: int) -> nn.Module:
+    """Two convolutions and a linear layer over ``float32[batch, 64]``, an 8 by 8 picture."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(256, classes),
+    )
+
+
+class Block(nn.Module):
+    """Pre-norm self-attention and a four times wider feed-forward layer."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.project = nn.Linear(width, 3 * width)
+        self.merge = nn.Linear(width, width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``[batch, sequence, width]`` to the same shape."""
+        parts = self.project(self.norms[0](x)).chunk(3, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        x = x + self.merge(mixed.transpose(1, 2).flatten(2))
+        return x + self.feed_forward(self.norms[1](x))
+
+
+class Encoder(nn.Module):
+    """Embedding, blocks, mean over the sequence, a linear head."""
+
+    def __init__(self, vocabulary: int, width: int, depth: int, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.blocks = nn.Sequential(*(Block(width, width // 64) for _ in range(depth)))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """``int64[batch, sequence]`` to logits ``float32[batch, classes]``."""
+        return self.head(self.blocks(self.embedding(input_ids)).mean(dim=1))
+
+
+def encoder(vocabulary: int, width: int, depth: int, classes: int) -> nn.Module:
+    """A transformer encoder with a classification head; width is a multiple of 64."""
+    return Encoder(vocabulary, width, depth, classes)

@@ -1,0 +1,69 @@
+"""A result as a table on the terminal, and all results as a Markdown page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.rows import HEADINGS, Row, cells
+
+__all__ = ["page", "show"]
+
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`; do not edit. A ratio compares two things measured in the same run, in
+turns; its value is the median over the rounds and its spread the smallest and the largest. A bound
+that does not hold makes the command exit with 1.
+"""
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print one result to stdout."""
+    table = Table(title=result["command"], caption=_where(result), caption_justify="left")
+    for heading in HEADINGS:
+        right = heading in {"value", "spread", "bound"}
+        table.add_column(heading, justify="right" if right else "left")
+    for row in cells(_rows(result)):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def page(results: Sequence[Mapping[str, Any]]) -> str:
+    """The Markdown page of all results."""
+    return "\n".join([INTRODUCTION, *(_section(result) for result in results)])
+
+
+def _section(result: Mapping[str, Any]) -> str:
+    lines = [
+        f"## {result['benchmark']}",
+        "",
+        "```bash",
+        result["command"],
+        "```",
+        "",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|---|--:|--:|---|--:|---|",
+        *("| " + " | ".join(row) + " |" for row in cells(_rows(result))),
+        "",
+        _where(result),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(result: Mapping[str, Any]) -> list[Row]:
+    names = ("metric", "value", "unit", "spread", "bound")
+    return [Row(**{name: row[name] for name in names}) for row in result["rows"]]
+
+
+def _where(result: Mapping[str, Any]) -> str:
+    place = result["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    return (
+        f"{place['processor']}, {place['cores']} cores, {place['memory']}, {place['system']}. "
+        f"{packages}."
+    )
