@@ -132,7 +132,18 @@ class OnnxModel:
 
 @dataclass(frozen=True)
 class Engine:
-    """A serialized TensorRT or TensorRT-RTX engine and what it was built with."""
+    """A serialized TensorRT or TensorRT-RTX engine and what it was built with.
+
+    Attributes:
+        path: The plan.
+        flavour: Which of the two libraries built it, and can run it.
+        version: That library's version.
+        compute_capabilities: The GPU architectures named for it; empty is the builder's default.
+        layers: Layers of the network the parser made, before the builder fused them.
+        seconds: What the build took.
+        inputs: The network's inputs, read back after parsing.
+        outputs: Likewise its outputs; a dimension the parser has no name for is ``NAME_AXIS``.
+    """
 
     path: Path
     flavour: Literal["tensorrt", "tensorrt-rtx"]
@@ -140,3 +151,5 @@ class Engine:
     compute_capabilities: tuple[str, ...]
     layers: int
     seconds: float
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()

@@ -1,0 +1,117 @@
+"""Build an engine from an ONNX file and put its plan in place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
+from toolkit.engine.messages import Request, Result, Tensor
+from toolkit.engine.options import EngineOptions
+from toolkit.engine.process import BuildProcess, Progress
+from toolkit.engine.requirements import device_capability, require
+from toolkit.errors import EngineError
+
+__all__ = ["build_engine"]
+
+
+def build_engine(
+    model: OnnxModel | Path,
+    shapes: Shapes,
+    options: EngineOptions,
+    out: Path,
+    progress: Progress | None = None,
+) -> Engine:
+    """Build a plan from an ONNX file (external data included) and write it to ``out``.
+
+    The builder runs in a process of its own, so that its crash is an error here. The network is
+    strongly typed: the precision of each layer is the one in the ONNX graph. Its inputs, outputs
+    and layer count are read back from the parsed network; opening the finished plan, and running
+    it, needs a GPU, for either flavour.
+
+    Args:
+        model: The exported model, or the path of an ONNX file.
+        shapes: The range of each symbolic dimension; becomes the one optimization profile.
+        options: Flavour, architectures and limits.
+        out: The plan's path; written beside it first and then renamed.
+        progress: Told of the builder's phases.
+
+    Raises:
+        CapabilityError: If this machine lacks the package or the GPU that the flavour needs.
+        EngineError: If the graph is refused, or the builder crashes or exceeds the time limit.
+    """
+    require(options.flavour)
+    source = model.path if isinstance(model, OnnxModel) else model
+    if not source.is_file():
+        raise EngineError(f"there is no ONNX file at {source}")
+    started = time.monotonic()
+    with _sibling(out) as plan:
+        request = _request(source, shapes, options, plan)
+        result = BuildProcess(request, options.time_limit, progress or _ignore).run()
+        plan.replace(out)
+    return _engine(out, result, options, time.monotonic() - started)
+
+
+def _ignore(phase: str, done: int, steps: int) -> None:
+    """Progress for callers that want none."""
+
+
+@contextmanager
+def _sibling(out: Path) -> Iterator[Path]:
+    """A new file beside ``out``, removed unless it was renamed.
+
+    Raises:
+        EngineError: If the folder cannot be written.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.absolute().parent)
+    except OSError as error:
+        raise EngineError(f"cannot write {out}: {error.strerror}") from error
+    os.close(handle)
+    path = Path(name)
+    path.chmod(0o644)  # mkstemp's 0600 is for secrets; a plan is served by another user
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -> Request:
+    return {
+        "flavour": options.flavour,
+        "model": str(source.absolute()),
+        "plan": str(plan.absolute()),
+        "shapes": {name: (dim.min, dim.opt, dim.max) for name, dim in shapes.items()},
+        "compute_capabilities": list(options.compute_capabilities),
+        "workspace_bytes": options.workspace_bytes,
+        "optimization_level": options.optimization_level,
+        "tf32": options.tf32,
+    }
+
+
+def _engine(out: Path, result: Result, options: EngineOptions, seconds: float) -> Engine:
+    capabilities = options.compute_capabilities
+    if options.flavour == "tensorrt":
+        capabilities = (device_capability() or "unknown",)
+    return Engine(
+        path=out,
+        flavour=options.flavour,
+        version=result["version"],
+        compute_capabilities=capabilities,
+        layers=result["layers"],
+        seconds=seconds,
+        inputs=tuple(_spec(tensor) for tensor in result["inputs"]),
+        outputs=tuple(_spec(tensor) for tensor in result["outputs"]),
+    )
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    shape = (
+        f"{tensor['name']}_{axis}" if dim is None else dim
+        for axis, dim in enumerate(tensor["shape"])
+    )
+    return TensorSpec(tensor["name"], tensor["dtype"], tuple(shape))

@@ -1,0 +1,72 @@
+"""What the two sides of the builder process say to each other, as JSON lines."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from toolkit.engine.options import Flavour
+
+__all__ = ["Event", "Failure", "Log", "Phase", "Request", "Result", "Tensor"]
+
+
+class Request(TypedDict):
+    """One line on the worker's standard input.
+
+    ``shapes`` maps a symbolic dimension to (min, opt, max); paths are absolute.
+    """
+
+    flavour: Flavour
+    model: str
+    plan: str
+    shapes: dict[str, tuple[int, int, int]]
+    compute_capabilities: list[str]
+    workspace_bytes: int | None
+    optimization_level: int | None
+    tf32: bool
+
+
+class Tensor(TypedDict):
+    """An input or output as the parsed network holds it; None is a dimension without a name."""
+
+    name: str
+    dtype: str
+    shape: list[int | str | None]
+
+
+class Phase(TypedDict):
+    """The builder entered a phase or finished one of its steps."""
+
+    event: Literal["phase"]
+    name: str
+    done: int
+    steps: int
+
+
+class Log(TypedDict):
+    """A line of the builder's own log; ``severity`` is TensorRT's name for it."""
+
+    event: Literal["log"]
+    severity: str
+    text: str
+
+
+class Failure(TypedDict):
+    """The build failed for a reason that can be told."""
+
+    event: Literal["failure"]
+    kind: Literal["engine", "capability"]
+    message: str
+    hint: str
+
+
+class Result(TypedDict):
+    """The plan is written."""
+
+    event: Literal["result"]
+    version: str
+    layers: int
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+Event = Phase | Log | Failure | Result

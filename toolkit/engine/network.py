@@ -1,0 +1,164 @@
+"""The calls into TensorRT, one code path for both flavours and both majors.
+
+Both packages offer the same classes; what differs is written down here and nowhere else:
+
+* TensorRT 10 makes strongly typed networks only when asked; TensorRT 11 and RTX always do.
+* RTX engines name the GPU architectures they run on; TensorRT's are for the GPU at hand.
+
+Enum members are always named, because their numbers changed between majors. The module comes in
+as the argument ``trt``: only the worker process loads it, as the builder may take it down.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from toolkit.engine.diagnosis import parser_message, unranged
+from toolkit.engine.messages import Request, Result, Tensor
+from toolkit.errors import CapabilityError, EngineError
+
+__all__ = ["build"]
+
+_DTYPES = {
+    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64",
+    "INT32": "int32", "INT8": "int8", "UINT8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+Write = Callable[[memoryview], None]
+
+
+def build(trt: ModuleType, request: Request, logger: Any, monitor: Any, write: Write) -> Result:
+    """Parse the ONNX file, build the plan and hand its bytes to ``write``.
+
+    Args:
+        trt: The module ``tensorrt`` or ``tensorrt_rtx``.
+        request: What to build.
+        logger: A ``trt.ILogger``; it must remember the last error as ``last_error``.
+        monitor: A ``trt.IProgressMonitor``.
+        write: Called once with the serialized engine.
+
+    Raises:
+        CapabilityError: If this release of TensorRT is not supported.
+        EngineError: If the parser or the builder refuses the graph.
+    """
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(trt, request))
+    _parse(trt, network, request["model"], logger)
+    config = builder.create_builder_config()
+    config.progress_monitor = monitor
+    _configure(trt, config, request)
+    _add_profile(builder, config, network, request)
+    # Read before building: the builder is free to change its network.
+    result: Result = {
+        "event": "result",
+        "version": trt.__version__,
+        "layers": network.num_layers,
+        "inputs": [_tensor(network.get_input(i)) for i in range(network.num_inputs)],
+        "outputs": [_tensor(network.get_output(i)) for i in range(network.num_outputs)],
+    }
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise logger.failure()
+    write(memoryview(plan))
+    return result
+
+
+def _network_flags(trt: ModuleType, request: Request) -> int:
+    """The creation flags of a strongly typed network.
+
+    Raises:
+        CapabilityError: If TensorRT is older than 10.8 or newer than 11.
+    """
+    if request["flavour"] == "tensorrt-rtx":
+        return 0
+    found = tuple(int(part) for part in re.findall(r"\d+", trt.__version__)[:2])
+    if not (10, 8) <= found < (12, 0):
+        raise CapabilityError(
+            f"TensorRT {trt.__version__} is not supported; wanted 10.8 or later, before 12",
+            hint="pip install 'tensorrt>=10.8,<12'",
+        )
+    if found[0] == 10:
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return 0
+
+
+def _parse(trt: ModuleType, network: Any, model: str, logger: Any) -> None:
+    # From the file, not from bytes, so that the parser finds external data beside it.
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(model):
+        raise parser_message([parser.get_error(i) for i in range(parser.num_errors)])
+
+
+def _configure(trt: ModuleType, config: Any, request: Request) -> None:
+    if not request["tf32"]:
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if request["workspace_bytes"] is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])
+    if request["optimization_level"] is not None:
+        config.builder_optimization_level = request["optimization_level"]
+    if request["compute_capabilities"]:
+        _target(trt, config, request["compute_capabilities"])
+
+
+def _target(trt: ModuleType, config: Any, wanted: list[str]) -> None:
+    members = trt.ComputeCapability.__members__
+    known = {_dotted(name): member for name, member in members.items() if _dotted(name)}
+    unknown = [capability for capability in wanted if capability not in known]
+    if unknown:
+        raise EngineError(
+            f"TensorRT-RTX {trt.__version__} does not know compute capability {unknown[0]}",
+            hint="it knows " + ", ".join(known),
+        )
+    config.num_compute_capabilities = len(wanted)
+    for index, capability in enumerate(wanted):
+        if not config.set_compute_capability(known[capability], index):
+            raise EngineError(f"TensorRT-RTX refused compute capability {capability}")
+
+
+def _dotted(member: str) -> str:
+    """``SM120`` → ``12.0``; empty for members that name no architecture."""
+    match = re.fullmatch(r"SM(\d+)(\d)", member)
+    return f"{match[1]}.{match[2]}" if match else ""
+
+
+def _add_profile(builder: Any, config: Any, network: Any, request: Request) -> None:
+    """Give every input its min, opt and max shape; a network without dynamic ones needs none."""
+    profile = builder.create_optimization_profile()
+    dynamic = False
+    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
+        if tensor.is_shape_tensor:
+            raise EngineError(
+                f"the values of input {tensor.name!r} decide the shape of another tensor, "
+                "which an engine cannot be given a range for",
+                hint="make it a constant, or take the size from another input's shape",
+            )
+        if -1 in tuple(tensor.shape):
+            profile.set_shape(tensor.name, *_ranges(tensor, request["shapes"]))
+            dynamic = True
+    if dynamic and config.add_optimization_profile(profile) < 0:
+        raise EngineError(f"the builder refused the shape ranges {request['shapes']}")
+
+
+def _ranges(
+    tensor: Any, shapes: dict[str, tuple[int, int, int]]
+) -> list[tuple[int, ...]]:  # [min, opt, max]
+    dims = _tensor(tensor)["shape"]
+    absent = [dim for dim in dims if not isinstance(dim, int) and dim not in shapes]
+    if absent:
+        raise unranged(tensor.name, absent[0], tuple(shapes))
+    return [
+        tuple(dim if isinstance(dim, int) else shapes[str(dim)][step] for dim in dims)
+        for step in range(3)
+    ]
+
+
+def _tensor(tensor: Any) -> Tensor:
+    shape = [
+        size if size >= 0 else tensor.get_dimension_name(axis)
+        for axis, size in enumerate(tuple(tensor.shape))
+    ]
+    name = tensor.dtype.name
+    return {"name": tensor.name, "dtype": _DTYPES.get(name, name.lower()), "shape": shape}
