@@ -1,0 +1,34 @@
+"""Proof that what ships computes what PyTorch computes.
+
+``prove`` runs the reference (the recipe's meaning in float64), the baseline (the same in float32,
+which shows how large a healthy error is) and every candidate over the same cases, and returns a
+``ParityReport``: a value, not an exception, with every number and the bound it was held against.
+"""
+
+from toolkit.parity.options import OutputSpec, ParityOptions, Space, Tolerance
+from toolkit.parity.prove import Progress, prove
+from toolkit.parity.results import (
+    Check,
+    ClassResult,
+    ParityReport,
+    RunCase,
+    Verdict,
+    WorstCase,
+)
+from toolkit.parity.wire import schema
+
+__all__ = [
+    "Check",
+    "ClassResult",
+    "OutputSpec",
+    "ParityOptions",
+    "ParityReport",
+    "Progress",
+    "RunCase",
+    "Space",
+    "Tolerance",
+    "Verdict",
+    "WorstCase",
+    "prove",
+    "schema",
+]

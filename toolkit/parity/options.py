@@ -1,0 +1,85 @@
+"""What a proof is asked to hold: the outputs and the bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from toolkit.errors import RecipeError
+
+__all__ = ["OutputSpec", "ParityOptions", "Space", "Tolerance"]
+
+Space = Literal["logits", "probabilities", "values"]
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """An output to compare.
+
+    Attributes:
+        name: Its name, the same in the reference and in every candidate.
+        space: ``logits`` (log probabilities included) and ``probabilities`` are distributions
+            over the last axis and are also compared as such; ``values`` are numbers only.
+    """
+
+    name: str
+    space: Space = "values"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The bounds, as multiples of the healthy error: that of PyTorch in the same precision.
+
+    Errors are relative to the *scale* of the output in that case: the root mean square of the
+    reference's finite values, 1 where that is zero. With ``healthy`` the baseline's error in the
+    same case, or its median over the class of cases where that is larger (one small case can be
+    lucky), a case passes if
+
+        rms error <= max(rms_ratio * healthy rms, floor_ulps * eps)
+        max error <= max(max_relative, max_ratio * healthy max, floor_ulps * eps * peak / scale)
+
+    where ``eps`` is the spacing of the candidate's dtype at 1 and ``peak`` the largest absolute
+    reference value. ``max_relative`` gives way only where PyTorch's own error is of that size, so
+    a healthy graph never fails it. Integer and boolean outputs have scale 1, eps 0 and
+    ``max_relative`` 0: they may differ from the reference only as PyTorch's do.
+    """
+
+    rms_ratio: float = 4.0
+    max_ratio: float = 4.0
+    max_relative: float = 1e-4
+    floor_ulps: float = 4.0
+
+    def tightened(self, **bounds: float) -> Tolerance:
+        """A copy with smaller bounds.
+
+        Raises:
+            RecipeError: If a bound is unknown, negative or larger than the present one.
+        """
+        known = {field.name for field in fields(self)}
+        for name, value in bounds.items():
+            if name not in known:
+                raise RecipeError(
+                    f"parity has no bound named {name!r}", hint="one of " + ", ".join(sorted(known))
+                )
+            if not 0 <= value <= getattr(self, name):
+                raise RecipeError(
+                    f"parity bound {name} is {value:g}, which is not between 0 and"
+                    f" {getattr(self, name):g}",
+                    hint="a recipe can tighten the proof, not loosen it",
+                )
+        return replace(self, **bounds)
+
+
+@dataclass(frozen=True)
+class ParityOptions:
+    """How a proof is run.
+
+    Attributes:
+        tolerance: The bounds.
+        memory_bytes: Reference outputs kept in memory; the rest waits in a temporary folder.
+        worst: How many of the worst cases the report lists for each candidate.
+    """
+
+    tolerance: Tolerance = Tolerance()
+    memory_bytes: int = 256 * 2**20
+    worst: int = 10

@@ -1,0 +1,251 @@
+"""What a proof found: plain frozen values, every number beside the bound it was held against.
+
+All errors and limits are relative to the output's scale in its case (see ``Tolerance``), except
+where a field says otherwise. Nothing here depends on the time or the machine's speed, so the same
+files and seed give the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from toolkit.errors import ParityError
+from toolkit.parity.options import Space, Tolerance
+from toolkit.parity.wire import dump, load
+
+__all__ = ["Check", "ClassResult", "Gate", "ParityReport", "RunCase", "Verdict", "WorstCase"]
+
+Gate = Literal["ran", "finite", "rms", "max", "choice"]
+
+
+@dataclass(frozen=True)
+class RunCase:
+    """A case that was run: its name, its class and the sizes it used."""
+
+    name: str
+    kind: str
+    dims: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One bound held against the worst case of one output.
+
+    Attributes:
+        gate: ``ran``: every case ran and gave this output in the reference's shape;
+            ``finite``: values are finite, infinite or NaN where the reference's are;
+            ``rms`` and ``max``: the error against ``Tolerance``;
+            ``choice``: the largest reference margin lost to another outcome, against twice the
+            error allowed.
+        status: ``not run`` when there was nothing to hold it against; never a pass.
+        measured: The figure, of the case nearest to its limit or farthest over it.
+        limit: The most it may be.
+        case: Where; empty when no case can be named.
+        detail: What was found, in words.
+    """
+
+    gate: Gate
+    status: Literal["pass", "fail", "not run"]
+    measured: float
+    limit: float
+    case: str
+    detail: str
+
+    @property
+    def excess(self) -> float:
+        """Measured over limit; above 1 fails. Infinite where the limit is zero and missed."""
+        if self.limit > 0:
+            return self.measured / self.limit
+        return float("inf") if self.measured > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one output of one candidate is what the reference says."""
+
+    candidate: str
+    output: str
+    space: Space
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """No check failed, and the cases ran and were compared."""
+        done = {check.gate for check in self.checks if check.status == "pass"}
+        return {"ran", "finite", "max"} <= done and not self.failures
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The failed checks, most serious first."""
+        failed = [check for check in self.checks if check.status == "fail"]
+        return tuple(sorted(failed, key=_seriousness))
+
+
+def _seriousness(check: Check) -> tuple[int, float]:
+    """Non-finite values first, then what did not run, then the largest excess."""
+    return {"finite": 0, "ran": 1}.get(check.gate, 2), -check.excess
+
+
+@dataclass(frozen=True)
+class ClassResult:
+    """The errors of one output of one candidate over the cases of one kind.
+
+    Attributes:
+        n: Elements compared.
+        p50: Half of the elements have an error up to this; ``p95``, ``p99`` and ``max`` likewise.
+        max_absolute: Largest error in the output's own unit.
+        rms: Root mean square error, every case weighing the same.
+        baseline_rms: The same for the baseline; None without one.
+        ratio: ``rms`` over the larger of ``baseline_rms`` and the floor; None without a baseline.
+        rms_limit: Smallest rms limit of these cases; ``max_limit`` likewise; None if not judged.
+        mismatches: Positions where one side is finite and the other is not.
+        kl_mean: Mean divergence KL(reference || candidate) in nats; None unless a distribution.
+        kl_max: The largest.
+        rows: Distributions compared.
+        agreed: Of these, how many have the same most probable outcome.
+        histogram: Pairs (exponent, count): errors in (2**(exponent - 1), 2**exponent]; exponent
+            -64 holds the errors that are zero.
+    """
+
+    candidate: str
+    output: str
+    kind: str
+    cases: int
+    n: int
+    p50: float
+    p95: float
+    p99: float
+    max: float
+    max_absolute: float
+    rms: float
+    baseline_rms: float | None
+    ratio: float | None
+    rms_limit: float | None
+    max_limit: float | None
+    mismatches: int
+    kl_mean: float | None
+    kl_max: float | None
+    rows: int
+    agreed: int
+    histogram: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """One output of one case, with the element that is farthest off."""
+
+    candidate: str
+    output: str
+    case: str
+    rms: float
+    rms_limit: float | None
+    max: float
+    max_limit: float
+    index: tuple[int, ...]
+    reference: str
+    found: str
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The outcome of a proof.
+
+    Attributes:
+        verdict: ``pass`` only if every output of every candidate passed.
+        reference: Name of the runner whose outputs are right by definition.
+        baseline: Name of the runner that gives the healthy error.
+        candidates: Names of the runners judged.
+        tolerance: The bounds.
+        cases: What was run, in order.
+        verdicts: One for each candidate and output.
+        classes: The numbers, for each candidate, output and kind of case.
+        worst: The cases nearest to their limit or farthest over it, worst first.
+    """
+
+    verdict: Literal["pass", "fail"]
+    reference: str
+    baseline: str | None
+    candidates: tuple[str, ...]
+    tolerance: Tolerance
+    cases: tuple[RunCase, ...]
+    verdicts: tuple[Verdict, ...]
+    classes: tuple[ClassResult, ...]
+    worst: tuple[WorstCase, ...]
+    format: Literal[1] = 1
+
+    def __post_init__(self) -> None:
+        complete = len(self.verdicts) > 0 and len(self.cases) > 0
+        passed = complete and all(verdict.passed for verdict in self.verdicts)
+        if (self.verdict == "pass") != passed:
+            raise ParityError(
+                f"the parity report says {self.verdict!r}, but its checks say"
+                f" {'pass' if passed else 'fail'!r}",
+                hint="the report was edited; run the proof again",
+            )
+
+    @property
+    def passed(self) -> bool:
+        """Whether every output of every candidate passed."""
+        return self.verdict == "pass"
+
+    def failures(self) -> tuple[tuple[Verdict, Check], ...]:
+        """Every failed output with its most serious check, most serious first."""
+        failed = [(verdict, verdict.failures[0]) for verdict in self.verdicts if verdict.failures]
+        return tuple(sorted(failed, key=lambda pair: _seriousness(pair[1])))
+
+    def raise_if_failed(self) -> None:
+        """Raise unless the proof passed.
+
+        Raises:
+            ParityError: Naming the worst output, its case and its numbers.
+        """
+        if self.passed:
+            return
+        failures = self.failures()
+        if not failures:
+            raise ParityError("nothing was compared, so nothing is proven")
+        verdict, check = failures[0]
+        others = len(failures) - 1
+        more = f" (and {others} more {'output' if others == 1 else 'outputs'})" if others else ""
+        where = f", case {check.case!r}" if check.case else ""
+        raise ParityError(
+            f"output {verdict.output!r} of {verdict.candidate}{where}: {check.detail}{more}",
+            hint=self._hint(verdict, check),
+        )
+
+    def _hint(self, verdict: Verdict, check: Check) -> str:
+        healthy = [v.candidate for v in self.verdicts if v.output == verdict.output and v.passed]
+        if healthy:
+            return (
+                f"{healthy[0]!r} passes with the same file: what differs between the two runtimes"
+                " changes the result"
+            )
+        return _HINTS[check.gate]
+
+    def to_json(self) -> str:
+        """The report as JSON, the same text for the same findings."""
+        return dump(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> ParityReport:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            ParityError: If the text is not such a report, or its verdict is not what its checks
+                say.
+        """
+        return load(cls, text)
+
+
+_HINTS: dict[Gate, str] = {
+    "ran": "the exported graph does not accept a shape the recipe promises: look at dimensions"
+    " that the export fixed",
+    "finite": "look for a masked or vetoed position, a logarithm of zero or an overflow",
+    "rms": "an error this far above float32 rounding is a different computation, not a loss of"
+    " precision; compare the members one by one",
+    "max": "a few elements are wrong and most are right: look at the index, a mask or an edge"
+    " of a shape range",
+    "choice": "a clear decision changed: compare the order of the classes",
+}
