@@ -1,0 +1,75 @@
+"""ONNX to ONNX: fuse many graphs into one, rewrite a graph by passes, describe a graph.
+
+Every function takes and gives paths, so callers never hold a graph. Names are resolved on first
+use: ``import graphs`` alone loads neither numpy nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from graphs.errors import GraphError
+
+if TYPE_CHECKING:
+    from graphs.description import Description, TensorInfo, describe
+    from graphs.fusing import fuse
+    from graphs.ops import CONTRACTS, Contract
+    from graphs.passes import PASSES
+    from graphs.passes.base import NearMiss, Pass, PassReport
+    from graphs.passes.common_subexpressions import CommonSubexpressions
+    from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+    from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
+    from graphs.passes.strip_exporter_metadata import StripExporterMetadata
+    from graphs.rewriting import rewrite
+    from graphs.tree import Combination, Ensemble, Leaf
+
+__all__ = [
+    "CONTRACTS",
+    "PASSES",
+    "Combination",
+    "CommonSubexpressions",
+    "Contract",
+    "DeduplicateInitializers",
+    "Description",
+    "Ensemble",
+    "GraphError",
+    "Leaf",
+    "NearMiss",
+    "Pass",
+    "PassReport",
+    "RemoveUnusedNodes",
+    "StripExporterMetadata",
+    "TensorInfo",
+    "describe",
+    "fuse",
+    "rewrite",
+]
+
+_HOMES = {
+    "CONTRACTS": "graphs.ops",
+    "Contract": "graphs.ops",
+    "PASSES": "graphs.passes",
+    "NearMiss": "graphs.passes.base",
+    "Pass": "graphs.passes.base",
+    "PassReport": "graphs.passes.base",
+    "CommonSubexpressions": "graphs.passes.common_subexpressions",
+    "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
+    "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
+    "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
+    "Description": "graphs.description",
+    "TensorInfo": "graphs.description",
+    "describe": "graphs.description",
+    "fuse": "graphs.fusing",
+    "rewrite": "graphs.rewriting",
+    "Combination": "graphs.tree",
+    "Ensemble": "graphs.tree",
+    "Leaf": "graphs.tree",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that defines ``name`` (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graphs' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

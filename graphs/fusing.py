@@ -1,0 +1,113 @@
+"""Fuse many graphs into one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from graphs import store
+from graphs.combining import Nodes, combine
+from graphs.errors import GraphError
+from graphs.functions import merge_functions
+from graphs.joining import join_inputs, name_inputs
+from graphs.members import Member, add_prefix, leaves, read_member
+from graphs.ops import CONTRACTS, DOMAIN, VERSION
+from graphs.opsets import common_opset, convert
+from graphs.passes.base import Pass, PassReport
+from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
+from graphs.rewriting import apply_passes
+from graphs.tree import Ensemble, Leaf
+
+__all__ = ["fuse"]
+
+_PRODUCER = "ensemble-to-engine"
+
+
+def fuse(
+    tree: Leaf | Ensemble,
+    out: Path,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    passes: Sequence[Pass] = (),
+    required: Collection[str] = (),
+) -> list[PassReport]:
+    """Write one graph that computes the whole tree.
+
+    Members share inputs of the same name and equal initializers; names inside start with the path
+    of their member. The root's combined output is the only output; a tree that is one leaf keeps
+    its outputs. The same files give the same bytes.
+
+    Args:
+        tree: What to fuse; names and weights were checked when it was made.
+        out: The model to write; tensors of 1 KiB and more go to ``out.name + ".data"``.
+        metadata: Written into the model's ``metadata_props``.
+        passes: Applied to the fused graph before it is written, after equal initializers are one.
+        required: Names of passes that must rewrite something.
+
+    Returns:
+        Reports of ``deduplicate_initializers``, ``remove_unused_nodes`` and ``passes``.
+
+    Raises:
+        GraphError: If a file cannot be read, members cannot be joined or combined, a required
+            pass rewrites nothing, or the files cannot be written.
+    """
+    members = {prefix: read_member(prefix, leaf) for prefix, leaf in leaves(tree)}
+    name_inputs(tree, members)
+    imports = common_opset([(member.name, member.model) for member in members.values()])
+    for member in members.values():
+        member.model = convert(member.model, member.name, imports[""])
+        add_prefix(member)
+    model = _assemble(tree, members, imports)
+    for key, text in sorted((metadata or {}).items()):
+        model.metadata_props[key] = text
+    cleaning: tuple[Pass, ...] = (DeduplicateInitializers(), RemoveUnusedNodes())
+    reports = apply_passes(model, (*cleaning, *passes), required)
+    store.save(model, out)
+    return reports
+
+
+def _assemble(
+    tree: Leaf | Ensemble, members: Mapping[str, Member], imports: dict[str, int]
+) -> ir.Model:
+    inputs = join_inputs(list(members.values()))
+    nodes = Nodes()
+    outputs = combine(tree, members, nodes)
+    clash = {str(value.name) for value in inputs} & set(outputs)
+    if clash and isinstance(tree, Ensemble):
+        raise GraphError(f"{clash.pop()!r} is both an input and the combined output")
+    functions: dict[ir.OperatorIdentifier, ir.Function] = {}
+    for operator in dict.fromkeys(node.op_type for node in nodes.nodes if node.domain == DOMAIN):
+        function = CONTRACTS[operator].function(imports[""])
+        functions[function.identifier()] = function
+    content = [_take(member, functions) for member in members.values()]
+    graph = ir.Graph(
+        inputs,
+        list(outputs.values()),
+        nodes=[*(node for part, _ in content for node in part), *nodes.nodes],
+        initializers=[*(value for _, part in content for value in part), *nodes.initializers],
+        opset_imports={**imports, **({DOMAIN: VERSION} if functions else {})},
+        name=tree.name,
+    )
+    return ir.Model(
+        graph,
+        ir_version=store.IR_VERSION,
+        producer_name=_PRODUCER,
+        functions=list(functions.values()),
+    )
+
+
+def _take(
+    member: Member, functions: dict[ir.OperatorIdentifier, ir.Function]
+) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Empty a member of its nodes and initializers; its functions go to the table."""
+    merge_functions(functions, member.model, member.name)
+    graph = member.model.graph
+    nodes, initializers = list(graph), list(graph.initializers.values())
+    graph.outputs.clear()
+    graph.inputs.clear()
+    graph.initializers.clear()
+    graph.remove(nodes)
+    return nodes, initializers

@@ -1,0 +1,146 @@
+"""Join the members' inputs by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graphs.errors import GraphError
+from graphs.members import Member
+from graphs.tensors import values_of
+from graphs.tree import Ensemble, Leaf
+
+__all__ = ["Dim", "join_inputs", "name_inputs", "signature"]
+
+Dim = int | str | None
+_SYMBOL = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass
+class _Shared:
+    owner: str
+    value: ir.Value
+
+
+def name_inputs(tree: Leaf | Ensemble, members: Mapping[str, Member], prefix: str = "") -> set[str]:
+    """Follow the ``rename`` maps from the leaves to the root; fills ``Member.inputs``.
+
+    Returns:
+        The names of the inputs at this level.
+
+    Raises:
+        GraphError: If a map names an input that its member does not have.
+    """
+    if isinstance(tree, Leaf):
+        inside = [members[prefix]]
+        names = {name: name for name in members[prefix].inputs}
+    else:
+        inside = [member for path, member in members.items() if path.startswith(prefix)]
+        below = [name_inputs(m, members, f"{prefix}{m.name}/") for m in tree.members]
+        names = {name: name for name in sorted(set().union(*below))}
+    unknown = [key for key in tree.rename if key not in names]
+    if unknown:
+        raise GraphError(
+            f"member {prefix.rstrip('/') or tree.name!r} has no input {unknown[0]!r} to rename",
+            hint="its inputs are " + ", ".join(names),
+        )
+    for member in inside:
+        for own, name in member.inputs.items():
+            current = own if isinstance(tree, Leaf) else name
+            member.inputs[own] = tree.rename.get(current, current)
+    return {tree.rename.get(name, name) for name in names}
+
+
+def join_inputs(members: list[Member]) -> list[ir.Value]:
+    """Make inputs of the same name one value, in order of first use.
+
+    Symbolic dimensions are matched by position: a member that calls ``N`` what the first member
+    calls ``batch`` has ``N`` renamed throughout.
+
+    Returns:
+        The inputs of the fused graph.
+
+    Raises:
+        GraphError: If two members disagree about dtype or shape of an input.
+    """
+    shared: dict[str, _Shared] = {}
+    for member in members:
+        symbols: dict[str, str] = {}
+        for value, name in zip(
+            list(member.model.graph.inputs), member.inputs.values(), strict=True
+        ):
+            first = shared.setdefault(name, _Shared(member.name, value))
+            if first.value is not value:
+                _match(name, first, _Shared(member.name, value), symbols)
+        _rename_symbols(member.model, symbols)
+        for value, name in zip(
+            list(member.model.graph.inputs), member.inputs.values(), strict=True
+        ):
+            if shared[name].value is not value:
+                value.replace_all_uses_with(shared[name].value, replace_graph_outputs=True)
+    for name, first in shared.items():
+        first.value.name = name
+    return [first.value for first in shared.values()]
+
+
+def signature(value: ir.Value) -> str:
+    """``float32[batch, 10]``."""
+    dtype = value.dtype.name.lower() if value.dtype is not None else "unknown"
+    names = {"float": "float32", "double": "float64"}
+    dims = "unknown shape"
+    if value.shape is not None:
+        dims = ", ".join("?" if dim is None else str(dim) for dim in dims_of(value.shape))
+    return f"{names.get(dtype, dtype)}[{dims}]"
+
+
+def dims_of(shape: ir.Shape) -> tuple[Dim, ...]:
+    """Sizes, names of symbolic dimensions, None where nothing is known."""
+    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
+
+
+def _match(name: str, first: _Shared, other: _Shared, symbols: dict[str, str]) -> None:
+    if first.value.type != other.value.type or not _unify(first.value, other.value, symbols):
+        raise GraphError(
+            f"input {name!r} is {signature(first.value)} in member {first.owner!r} and "
+            f"{signature(other.value)} in member {other.owner!r}",
+            hint="rename one of them if they are different inputs",
+        )
+
+
+def _unify(first: ir.Value, other: ir.Value, symbols: dict[str, str]) -> bool:
+    if first.shape is None or other.shape is None:
+        first.shape = first.shape if first.shape is not None else other.shape
+        return True
+    if len(first.shape) != len(other.shape):
+        return False
+    pairs = zip(dims_of(first.shape), dims_of(other.shape), strict=True)
+    for axis, (wanted, found) in enumerate(pairs):
+        if wanted is None:
+            first.shape[axis] = found
+        elif found is None or wanted == found:
+            continue
+        elif not _same_symbol(wanted, found, symbols):
+            return False
+    return True
+
+
+def _same_symbol(wanted: Dim, found: Dim, symbols: dict[str, str]) -> bool:
+    both = isinstance(wanted, str) and isinstance(found, str)
+    return both and symbols.setdefault(str(found), str(wanted)) == wanted
+
+
+def _rename_symbols(model: ir.Model, symbols: Mapping[str, str]) -> None:
+    changes = {old: new for old, new in symbols.items() if old != new}
+    if not changes:
+        return
+    for value in values_of(model):
+        if value.shape is None or value.const_value is not None:
+            continue
+        dims = [
+            _SYMBOL.sub(lambda m: changes.get(m[0], m[0]), dim) if isinstance(dim, str) else dim
+            for dim in dims_of(value.shape)
+        ]
+        value.shape = ir.Shape(dims)

@@ -1,0 +1,20 @@
+"""The passes, composed explicitly: a new pass is a file here and a line in ``PASSES``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphs.passes.base import NearMiss, Pass, PassReport
+from graphs.passes.common_subexpressions import CommonSubexpressions
+from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
+from graphs.passes.strip_exporter_metadata import StripExporterMetadata
+
+__all__ = ["PASSES", "NearMiss", "Pass", "PassReport"]
+
+PASSES: Mapping[str, type[Pass]] = {
+    CommonSubexpressions.name: CommonSubexpressions,
+    DeduplicateInitializers.name: DeduplicateInitializers,
+    RemoveUnusedNodes.name: RemoveUnusedNodes,
+    StripExporterMetadata.name: StripExporterMetadata,
+}

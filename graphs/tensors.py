@@ -1,0 +1,130 @@
+"""Walking over tensors and values of a model, and the checks that make external data safe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+
+from graphs.errors import GraphError
+
+__all__ = ["check_tensors", "graphs_of", "nodes_of", "values_of"]
+
+
+def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph, then every subgraph of control flow, outermost first."""
+    yield model.graph
+    yield from model.graph.subgraphs()
+
+
+def nodes_of(model: ir.Model) -> Iterator[ir.Node]:
+    """The nodes of the main graph and of its subgraphs."""
+    for graph in graphs_of(model):
+        yield from graph
+
+
+def values_of(model: ir.Model) -> Iterator[ir.Value]:
+    """Every input, initializer and node output of the main graph and its subgraphs, once."""
+    seen: set[int] = set()
+    for graph in graphs_of(model):
+        outputs = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *outputs):
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield value
+
+
+def check_tensors(model: ir.Model, path: Path) -> None:
+    """Refuse tensors whose bytes are missing, cut short, of the wrong size or outside the folder.
+
+    Raises:
+        GraphError: At the first such tensor, naming it.
+    """
+    for name, tensor in _tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            _check_external(tensor, name, path)
+        elif tensor.dtype != ir.DataType.STRING:
+            _check_embedded(tensor, name, path)
+    for function in model.functions.values():
+        for node in function:
+            for tensor in _attribute_tensors(node):
+                if isinstance(tensor, ir.ExternalTensor):
+                    raise GraphError(
+                        f"{path}: function {function.name!r} keeps a constant in external data, "
+                        "wanted it inside the file"
+                    )
+
+
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    for graph in graphs_of(model):
+        for name, value in graph.initializers.items():
+            if value.const_value is not None:
+                yield name, value.const_value
+        for node in graph:
+            for tensor in _attribute_tensors(node):
+                yield node.outputs[0].name or node.op_type, tensor
+
+
+def _attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.TENSOR:
+            yield attribute.as_tensor()
+        elif attribute.type == ir.AttributeType.TENSORS:
+            yield from attribute.as_tensors()
+
+
+def _check_external(tensor: ir.ExternalTensor, name: str, path: Path) -> None:
+    location = str(tensor.location)
+    where = f"{path}: tensor {name!r}"
+    if Path(location).is_absolute():
+        raise GraphError(
+            f"{where} has its data at the absolute path {location!r}",
+            hint="external data must lie in the model's folder; save the model again",
+        )
+    folder = path.parent.resolve()
+    file = (folder / location).resolve()
+    if not file.is_relative_to(folder):
+        raise GraphError(
+            f"{where} has its data at {location!r}, which is outside the model's folder",
+            hint="external data must lie in the model's folder; replace links by copies (cp -L)",
+        )
+    if not file.is_file():
+        raise GraphError(
+            f"{where} has its data in {location!r}, which does not exist",
+            hint="copy the data file together with the model, and do not rename it",
+        )
+    if file.stat().st_nlink > 1:
+        raise GraphError(
+            f"{where} has its data in {location!r}, which has {file.stat().st_nlink} hard links",
+            hint="a hard link can smuggle in a file from elsewhere; replace it by a copy",
+        )
+    _check_extent(tensor, where, file.stat().st_size)
+
+
+def _check_extent(tensor: ir.ExternalTensor, where: str, size: int) -> None:
+    offset, length = tensor.offset or 0, tensor.length
+    if length is not None and length != tensor.nbytes:
+        raise GraphError(
+            f"{where} records {length} bytes of external data, its type and shape "
+            f"need {tensor.nbytes}"
+        )
+    if offset < 0 or offset + tensor.nbytes > size:
+        raise GraphError(
+            f"{where} needs bytes {offset} to {offset + tensor.nbytes} of "
+            f"{str(tensor.location)!r}, which holds {size}",
+            hint="the data file is truncated or belongs to another model; copy it again",
+        )
+
+
+def _check_embedded(tensor: ir.TensorProtocol, name: str, path: Path) -> None:
+    try:
+        found = len(tensor.tobytes())
+    except (ValueError, TypeError) as error:
+        raise GraphError(f"{path}: tensor {name!r} cannot be read: {error}") from error
+    if found != tensor.nbytes:
+        raise GraphError(
+            f"{path}: tensor {name!r} holds {found} bytes, its type and shape need {tensor.nbytes}"
+        )
