@@ -3,6 +3,7 @@
 ``ToolkitError``
  ├─ ``RecipeError``       the recipe says something that cannot be built
  ├─ ``CheckpointError``   a weight file or model folder cannot be used
+ ├─ ``MergeError``        models cannot be merged as asked
  ├─ ``ExportError``       PyTorch could not be turned into ONNX
  ├─ ``EngineError``       an engine could not be built or read
  ├─ ``BundleError``       an output folder cannot be written or read
@@ -25,6 +26,7 @@ __all__ = [
     "EngineError",
     "ExportError",
     "IntegrityError",
+    "MergeError",
     "ParityError",
     "RecipeError",
     "ToolkitError",
@@ -53,6 +55,10 @@ class RecipeError(ToolkitError):
 
 class CheckpointError(ToolkitError):
     """A weight file or model folder cannot be used."""
+
+
+class MergeError(ToolkitError):
+    """Models cannot be merged as asked."""
 
 
 class ExportError(ToolkitError):

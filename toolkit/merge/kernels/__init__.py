@@ -1,0 +1,22 @@
+"""The numeric loops of merging, compiled by numba when first called and cached on disk after that.
+
+Every loop works on one chunk of a few megabytes, so memory does not grow with a tensor's size, and
+gives up the interpreter lock, so that chunks of different tensors run in parallel.
+"""
+
+from toolkit.merge.kernels.consensus import combine, masked_mass
+from toolkit.merge.kernels.philox import random_bits
+from toolkit.merge.kernels.selection import mask_top
+from toolkit.merge.kernels.sums import BLOCK, delta_sum, first_nonfinite, gram, weighted_sum
+
+__all__ = [
+    "BLOCK",
+    "combine",
+    "delta_sum",
+    "first_nonfinite",
+    "gram",
+    "mask_top",
+    "masked_mass",
+    "random_bits",
+    "weighted_sum",
+]

@@ -1,0 +1,145 @@
+"""Weighted sums, inner products and the search for NaN, compiled and fused.
+
+All take ``rows``, shape ``[models, elements]``, of bfloat16 bits (``uint16``), float32 or float64,
+and compute in float64. Work goes in blocks of ``BLOCK`` elements that stay in the first-level
+cache. Sums over elements add a fixed tree per block and then the blocks in order, so they do not
+depend on the processor, the number of threads or, for chunks of whole blocks, the chunk size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from toolkit.merge.kernels.bits import compiled, narrow, widen
+
+__all__ = [
+    "BLOCK",
+    "delta_sum",
+    "first_nonfinite",
+    "gram",
+    "round_into",
+    "tree_sum",
+    "weighted_sum",
+]
+
+BLOCK = 1024
+
+
+@compiled
+def weighted_sum(rows: Any, weights: Any, out: Any) -> None:
+    """Store ``sum_i weights[i] * rows[i]``, added in row order and rounded once."""
+    count, size = rows.shape
+    scratch = np.empty(BLOCK, np.float64)
+    for start in range(0, size, BLOCK):
+        total = scratch[: min(BLOCK, size - start)]
+        total[:] = 0
+        for i in range(count):
+            weight = weights[i]
+            row = rows[i, start : start + total.size]
+            for j in range(total.size):
+                total[j] += weight * np.float64(widen(row[j]))
+        target = out[start : start + total.size]
+        for j in range(total.size):
+            narrow(target, j, total[j])
+
+
+@compiled
+def delta_sum(rows: Any, weights: Any, out: Any) -> None:
+    """Store ``rows[0] + sum_i weights[i] * (rows[i] - rows[0])``, rounded once.
+
+    Differences are formed first, so that equal rows or zero weights give row 0 to the last bit.
+    """
+    count, size = rows.shape
+    scratch = np.empty((2, BLOCK), np.float64)
+    for start in range(0, size, BLOCK):
+        width = min(BLOCK, size - start)
+        base, total = scratch[0, :width], scratch[1, :width]
+        first = rows[0, start : start + width]
+        for j in range(width):
+            base[j] = np.float64(widen(first[j]))
+            total[j] = 0
+        for i in range(1, count):
+            weight = weights[i]
+            row = rows[i, start : start + width]
+            for j in range(width):
+                total[j] += weight * (np.float64(widen(row[j])) - base[j])
+        target = out[start : start + width]
+        for j in range(width):
+            narrow(target, j, base[j] + total[j])
+
+
+@compiled
+def _load(rows: Any, relative: bool, start: int, values: Any) -> None:
+    """One block as float64, padded with zeros; with ``relative``, less row 0 where it is not it."""
+    width = min(BLOCK, rows.shape[1] - start)
+    for i in range(rows.shape[0]):
+        row, value = rows[i, start : start + width], values[i]
+        value[width:] = 0
+        for j in range(width):
+            value[j] = np.float64(widen(row[j]))
+    if relative:
+        for i in range(1, rows.shape[0]):
+            values[i] -= values[0]
+
+
+@compiled
+def tree_sum(terms: Any) -> float:
+    """The sum of ``BLOCK`` numbers by halves, which overwrites them."""
+    half = BLOCK // 2
+    while half > 0:
+        low, high = terms[:half], terms[half : 2 * half]
+        for j in range(half):
+            low[j] += high[j]
+        half //= 2
+    return terms[0]  # type: ignore[no-any-return]
+
+
+@compiled
+def gram(rows: Any, relative: bool, first: int, stride: int, total: Any) -> None:
+    """Add ``<row_i, row_k>`` to ``total[i, k]`` for ``i <= k``, float64.
+
+    Args:
+        rows: Whole blocks, except for the last block of a tensor.
+        relative: Take rows 1 and up less row 0; row 0 itself stays as it is.
+        first: Number of the first block in its tensor.
+        stride: Look at the blocks whose number is a multiple of this.
+        total: Running sums, ``float64[models, models]``.
+    """
+    count, size = rows.shape
+    values = np.empty((count, BLOCK), np.float64)
+    product = np.empty(BLOCK, np.float64)
+    for start in range(0, size, BLOCK):
+        if (first + start // BLOCK) % stride == 0:
+            _load(rows, relative, start, values)
+            for i in range(count):
+                for k in range(i, count):
+                    left, right = values[i], values[k]
+                    for j in range(BLOCK):
+                        product[j] = left[j] * right[j]
+                    total[i, k] += tree_sum(product)
+
+
+@compiled
+def first_nonfinite(row: Any) -> int:
+    """The index of the first NaN or infinity, or -1."""
+    size = row.shape[0]
+    for start in range(0, size, BLOCK):
+        block = row[start : min(start + BLOCK, size)]
+        bad = 0
+        for j in range(block.size):
+            value = np.float64(widen(block[j]))
+            bad += np.int64(not (abs(value) < np.inf))
+        if bad > 0:
+            for j in range(block.size):
+                if not (abs(np.float64(widen(block[j]))) < np.inf):
+                    return start + j
+    return -1
+
+
+@compiled
+def round_into(values: Any, out: Any) -> None:
+    """Store float64 ``values``, rounded once."""
+    for j in range(out.size):
+        narrow(out, j, values[j])
