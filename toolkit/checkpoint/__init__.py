@@ -13,11 +13,12 @@ from toolkit.checkpoint.header import (
     TensorEntry,
     read_header,
 )
-from toolkit.checkpoint.pickles import conversion_command
+from toolkit.checkpoint.pickles import PICKLE_SUFFIXES, conversion_command
 
 __all__ = [
     "DTYPE_BITS",
     "MAX_HEADER_BYTES",
+    "PICKLE_SUFFIXES",
     "Checkpoint",
     "Header",
     "TensorEntry",

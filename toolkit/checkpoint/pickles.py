@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,13 +39,14 @@ def conversion_command(files: Sequence[Path], output: Path) -> str:
     ``weights_only=True`` makes torch's unpickler refuse everything but tensors and plain
     containers. Tensors are cloned, since safetensors refuses tensors that share memory.
     """
-    names = ", ".join(repr(str(file)) for file in files)
+    # JSON's quotes are Python's too, and they survive the shell's single quotes unescaped.
+    names = json.dumps([str(file) for file in files], ensure_ascii=False)
     code = (
         "import torch, safetensors.torch as s; w = {}; "
-        f"[w.update(torch.load(f, map_location='cpu', weights_only=True)) for f in [{names}]]; "
-        "w = w.get('state_dict', w); "
+        f'[w.update(torch.load(f, map_location="cpu", weights_only=True)) for f in {names}]; '
+        'w = w.get("state_dict", w); '
         "s.save_file({k: v.clone().contiguous() for k, v in w.items()}, "
-        f"{str(output)!r}, metadata={{'format': 'pt'}})"
+        f'{json.dumps(str(output), ensure_ascii=False)}, metadata={{"format": "pt"}})'
     )
     return f"python -c {shlex.quote(code)}"
 

@@ -1,0 +1,45 @@
+"""The recipe: one YAML file that says what to build, validated before anything is loaded."""
+
+from toolkit.recipe.base import LoadContext
+from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
+from toolkit.recipe.models import (
+    CheckpointModel,
+    EnsembleModel,
+    EnsembleSpec,
+    FactoryModel,
+    Model,
+    OnnxFile,
+)
+from toolkit.recipe.problems import Problem, recipe_error
+from toolkit.recipe.recipe import Recipe
+from toolkit.recipe.settings import (
+    EngineSettings,
+    ExportSettings,
+    Input,
+    ParitySettings,
+    PassSettings,
+)
+from toolkit.recipe.shapes import check_shapes
+
+__all__ = [
+    "CheckpointModel",
+    "EngineSettings",
+    "EnsembleModel",
+    "EnsembleSpec",
+    "ExportSettings",
+    "FactoryModel",
+    "Input",
+    "LoadContext",
+    "Model",
+    "OnnxFile",
+    "ParitySettings",
+    "PassSettings",
+    "Problem",
+    "Recipe",
+    "check_shapes",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_error",
+    "recipe_schema",
+    "resolved_yaml",
+]

@@ -1,0 +1,340 @@
+"""The model kinds of a recipe: what a member is made from. Kinds nest through ``ensemble``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+)
+
+from toolkit.checkpoint import PICKLE_SUFFIXES, conversion_command
+from toolkit.recipe.base import TAGS, RecipeModel, context_of, invalid
+from toolkit.recipe.paths import FilePath, FolderPath
+from toolkit.recipe.problems import Problem, nearest, shown
+
+__all__ = [
+    "KINDS",
+    "MAX_MODEL_DEPTH",
+    "RESERVED_NAMES",
+    "CheckpointModel",
+    "EnsembleModel",
+    "EnsembleSpec",
+    "FactoryModel",
+    "Model",
+    "NamedModel",
+    "OnnxFile",
+    "Scalar",
+    "sanitised",
+]
+
+MAX_MODEL_DEPTH = 16
+KINDS = tuple(TAGS)
+WEIGHT_SUM_TOLERANCE = 1e-6
+# Log-linear weights scale logits; above this every distribution is one-hot in float32.
+MAX_WEIGHT = 1e6
+
+_FACTORY = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")
+_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
+# The fused graph calls its own values so.
+RESERVED_NAMES = ("interpolation",)
+
+Scalar: TypeAlias = bool | int | float | str | None
+Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_WEIGHT)]
+TensorName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise invalid(f"found {shown(value)}, wanted text")
+    if value and not _NAME.match(value):
+        raise invalid(
+            f"found {shown(value)}, wanted letters, digits, '_', '.' and '-'",
+            f"for example {sanitised(value)!r}",
+        )
+    if value in RESERVED_NAMES or len(value) > 100:
+        raise invalid(f"found {shown(value)}, which is reserved or longer than 100 characters")
+    return value
+
+
+def sanitised(text: str) -> str:
+    """``text`` with everything but letters, digits, ``_``, ``.`` and ``-`` replaced."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).lstrip(".-")[:80] or "model"
+
+
+def _factory(value: Any, info: ValidationInfo) -> str:
+    if not isinstance(value, str) or not _FACTORY.match(value):
+        raise invalid(
+            f"found {shown(value)}, wanted package.module:callable",
+            "the callable returns the torch.nn.Module that the weights belong to",
+        )
+    context = context_of(info)
+    if context is not None and not context.allow_code:
+        raise invalid(
+            f"{value} is Python code that the recipe would run, which was not allowed",
+            "read that code, and give --allow-code if you trust it",
+        )
+    return value
+
+
+def _scalar(value: Any) -> Scalar:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise invalid(f"found {shown(value)}, wanted true, false, a finite number, text or null")
+
+
+def _safetensors(value: Any, info: ValidationInfo) -> Any:
+    """Refuse pickles by name before anything is opened; their content is checked when opened."""
+    if not isinstance(value, str) or not value.endswith(tuple(PICKLE_SUFFIXES)):
+        return value
+    context = context_of(info)
+    source = Path(value) if context is None else context.root / value
+    command = conversion_command([source], source.with_suffix(".safetensors"))
+    raise invalid(
+        f"{shown(value)} is a pickle, and loading a pickle runs whatever code it holds; "
+        "safetensors was wanted",
+        f"if you trust where it comes from, convert it: {command}",
+    )
+
+
+class NamedModel(RecipeModel):
+    """What every kind of model may have besides its kind."""
+
+    name: Annotated[
+        str,
+        PlainValidator(_name),
+        WithJsonSchema({"type": "string", "pattern": _NAME.pattern}),
+        Field(
+            description="Name in the fused graph, in reports and in errors. "
+            "Default: from the folder, file or callable."
+        ),
+    ] = ""
+    rename: Annotated[
+        dict[TensorName, TensorName],
+        Field(
+            default_factory=dict,
+            description="From the model's own input names to the names shared with others.",
+        ),
+    ]
+
+    @classmethod
+    def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """Two inputs must not be joined by giving both one name."""
+        rename = data.get("rename")
+        seen: dict[str, str] = {}
+        for own, shared in rename.items() if isinstance(rename, dict) else ():
+            if isinstance(shared, str) and shared in seen:
+                yield Problem(
+                    ("rename", own),
+                    f"gives {shown(own)} the name {shown(shared)}, which {shown(seen[shared])} has",
+                )
+            elif isinstance(shared, str):
+                seen[shared] = own
+
+
+class CheckpointModel(NamedModel):
+    """A Hugging Face model folder, loaded through transformers."""
+
+    checkpoint: Annotated[
+        FolderPath, Field(description="Folder with config.json and safetensors weights.")
+    ]
+    task: Annotated[
+        Literal["auto", "sequence-classification", "masked-lm", "causal-lm", "sentence-embedding"],
+        Field(description="Which head to load; auto reads the architecture from config.json."),
+    ] = "auto"
+
+
+class FactoryModel(NamedModel):
+    """A torch.nn.Module built by Python code of your own; needs --allow-code."""
+
+    factory: Annotated[
+        str,
+        PlainValidator(_factory),
+        WithJsonSchema({"type": "string", "pattern": _FACTORY.pattern}),
+        Field(description="package.module:callable that returns the module."),
+    ]
+    weights: Annotated[
+        FilePath,
+        BeforeValidator(_safetensors),
+        Field(description="safetensors file with the module's state dict."),
+    ]
+    kwargs: Annotated[
+        dict[str, Annotated[Scalar, PlainValidator(_scalar)]],
+        Field(default_factory=dict, description="Keyword arguments of the callable: scalars."),
+    ]
+    outputs: Annotated[
+        tuple[TensorName, ...],
+        Field(
+            description="Names for what forward returns, in order.",
+            json_schema_extra={"minItems": 1},
+        ),
+    ] = ("logits",)
+
+    @classmethod
+    def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """There is an output, and output names differ."""
+        yield from super().cross_checks(data)
+        outputs = data.get("outputs")
+        if not isinstance(outputs, list):
+            return
+        if not outputs:
+            yield Problem(("outputs",), "found an empty list, wanted at least one name")
+        for i, output in enumerate(outputs):
+            if isinstance(output, str) and output in outputs[:i]:
+                yield Problem(("outputs", i), f"the output name {shown(output)} is given twice")
+
+
+class OnnxFile(NamedModel):
+    """An ONNX file made elsewhere."""
+
+    onnx: Annotated[FilePath, Field(description="The .onnx file; external data beside it.")]
+
+
+class EnsembleSpec(RecipeModel):
+    """Members whose common output is combined into one."""
+
+    combine: Annotated[
+        Literal["linear", "log_linear"],
+        Field(
+            description="linear: weighted mean of probabilities. "
+            "log_linear: weighted sum of logits, normalised."
+        ),
+    ]
+    space: Annotated[
+        Literal["logits", "probabilities", "values"],
+        Field(
+            description="What the combined output holds: logits or probabilities over the last "
+            "axis, or plain values (linear only)."
+        ),
+    ] = "logits"
+    output: Annotated[
+        TensorName | None,
+        Field(description="The output to combine; may be left out when members have just one."),
+    ] = None
+    weights: Annotated[
+        tuple[Number, ...],
+        Field(description="One per member; linear weights sum to 1. Default: uniform."),
+    ] = ()
+    members: Annotated[
+        tuple[Model, ...],
+        Field(description="Models of any kind.", json_schema_extra={"minItems": 1}),
+    ]
+
+    @classmethod
+    def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """Weights fit members and combination; log_linear needs distributions."""
+        combine = data.get("combine")
+        if combine == "log_linear" and data.get("space") == "values":
+            yield Problem(
+                ("space",),
+                "log_linear of plain values has no meaning, wanted logits or probabilities",
+                "use combine: linear for a weighted mean of values",
+            )
+        weights, members = data.get("weights"), data.get("members")
+        if isinstance(weights, list):
+            count = len(members) if isinstance(members, list) else len(weights)
+            yield from _weight_problems(weights, count, combine)
+        if isinstance(members, list):
+            yield from _member_problems(members, data.get("space", "logits"))
+
+
+class EnsembleModel(NamedModel):
+    """Several models as one."""
+
+    ensemble: Annotated[EnsembleSpec, Field(description="Members and how they are combined.")]
+
+
+def _member_problems(members: list[Any], space: Any) -> Iterator[Problem]:
+    if not members:
+        yield Problem(("members",), "found an empty list, wanted at least one model")
+    for i, member in enumerate(members):
+        inner = member.get("ensemble") if isinstance(member, dict) else None
+        if isinstance(inner, dict) and inner.get("space", "logits") != space:
+            yield Problem(
+                ("members", i, "ensemble", "space"),
+                f"found {shown(inner.get('space', 'logits'))} inside an ensemble of "
+                f"{shown(space)}, wanted the same: an inner ensemble gives what it combines",
+            )
+
+
+def _weight_problems(weights: list[Any], count: int, combine: Any) -> Iterator[Problem]:
+    path = ("weights",)
+    if len(weights) != count:
+        yield Problem(path, f"found {len(weights)} weights for {count} members")
+        return
+    if not all(_is_weight(weight) for weight in weights):
+        return  # told per weight
+    total = math.fsum(weights)
+    if combine == "linear" and abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
+        yield Problem(path, f"weights sum to {total:.9g}, wanted 1", _normalised_hint(weights))
+    if combine == "log_linear" and total == 0:
+        yield Problem(path, "weights are all 0, wanted at least one above 0")
+
+
+def _is_weight(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value <= MAX_WEIGHT
+
+
+def _normalised_hint(weights: Sequence[float]) -> str:
+    total = math.fsum(weights)
+    if total == 0:
+        return "for a uniform mean leave weights out"
+    return f"normalised: {_listed([weight / total for weight in weights])}"
+
+
+def _listed(weights: Sequence[float]) -> str:
+    """Weights in six digits that still sum to 1: the largest takes the rounding."""
+    rounded = [round(weight, 6) for weight in weights]
+    largest = rounded.index(max(rounded))
+    rest = math.fsum(rounded[:largest] + rounded[largest + 1 :])
+    rounded[largest] = round(1 - rest, 6)
+    return "[" + ", ".join(f"{weight:g}" if weight else "0" for weight in rounded) + "]"
+
+
+def _kind_tag(value: Any) -> str | None:
+    """The union's tag, from a mapping's keys or a model's class."""
+    if isinstance(value, RecipeModel):
+        return next((TAGS[kind] for kind in KINDS if hasattr(value, kind)), None)
+    kinds = [kind for kind in KINDS if kind in value] if isinstance(value, dict) else []
+    return TAGS[kinds[0]] if len(kinds) == 1 else None
+
+
+def _one_kind(value: Any) -> Any:
+    if _kind_tag(value) is not None:
+        return value
+    wanted = f"exactly one of {', '.join(KINDS)}"
+    if not isinstance(value, dict):
+        raise invalid(f"found {shown(value)}, wanted a mapping with {wanted}")
+    kinds = [kind for kind in KINDS if kind in value]
+    if kinds:
+        raise invalid(f"found the kinds {' and '.join(kinds)} together, wanted {wanted}")
+    hints = (nearest(str(key), KINDS) for key in value)
+    hint = next((hint for hint in hints if hint.startswith("did")), "")
+    raise invalid(f"found {shown(value)}, wanted {wanted}", hint)
+
+
+Model: TypeAlias = Annotated[
+    Annotated[CheckpointModel, Tag("<checkpoint>")]
+    | Annotated[FactoryModel, Tag("<factory>")]
+    | Annotated[OnnxFile, Tag("<onnx>")]
+    | Annotated[EnsembleModel, Tag("<ensemble>")],
+    Discriminator(_kind_tag),
+    BeforeValidator(_one_kind),
+]
+
+EnsembleSpec.model_rebuild()
+EnsembleModel.model_rebuild()

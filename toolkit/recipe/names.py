@@ -1,0 +1,86 @@
+"""The models of a recipe in order, and the names they get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from toolkit.recipe.base import RecipeModel
+from toolkit.recipe.models import (
+    RESERVED_NAMES,
+    CheckpointModel,
+    EnsembleModel,
+    FactoryModel,
+    Model,
+    sanitised,
+)
+from toolkit.recipe.problems import Location
+
+__all__ = ["resolved_model", "walk"]
+
+
+def walk(model: Any, path: Location = ("model",)) -> Iterator[tuple[Location, Any]]:
+    """Every model with its place in the recipe, parents before members.
+
+    Works on models and on the plain data they are validated from, whatever its types.
+    """
+    yield path, model
+    members = _get(_get(model, "ensemble"), "members")
+    if isinstance(members, (list, tuple)):
+        for i, member in enumerate(members):
+            yield from walk(member, (*path, "ensemble", "members", i))
+
+
+def _get(value: Any, key: str) -> Any:
+    if isinstance(value, dict):
+        return value.get(key)
+    return getattr(value, key, None) if isinstance(value, RecipeModel) else None
+
+
+def resolved_model(model: Model) -> Model:
+    """The same tree with every name given and every ensemble's weights written out.
+
+    A derived name that is taken, by an explicit one anywhere or a derived one before it, gets
+    the first free suffix ``_2``, ``_3``, …
+    """
+    models = [found for _, found in walk(model)]
+    taken = {found.name for found in models if found.name}.union(RESERVED_NAMES)
+    names = []
+    for found in models:
+        name = found.name or _unique(_derived(found), taken)
+        taken.add(name)
+        names.append(name)
+    return _rebuilt(model, iter(names))
+
+
+def _derived(model: Model) -> str:
+    if isinstance(model, CheckpointModel):
+        return sanitised(model.checkpoint.path.resolve().name)
+    if isinstance(model, FactoryModel):
+        return sanitised(model.factory.rpartition(":")[2])
+    if isinstance(model, EnsembleModel):
+        return "ensemble"
+    return sanitised(PurePosixPath(model.onnx.text).stem)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def _rebuilt(model: Model, names: Iterator[str]) -> Model:
+    update: dict[str, Any] = {"name": next(names)}
+    if isinstance(model, EnsembleModel):
+        spec = model.ensemble
+        count = len(spec.members)
+        update["ensemble"] = spec.model_copy(
+            update={
+                "members": tuple(_rebuilt(member, names) for member in spec.members),
+                "weights": spec.weights or (1 / count,) * count,
+            }
+        )
+    return model.model_copy(update=update)
