@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -23,6 +23,7 @@ from toolkit.checkpoint import PICKLE_SUFFIXES, conversion_command
 from toolkit.recipe.base import TAGS, RecipeModel, context_of, invalid
 from toolkit.recipe.paths import FilePath, FolderPath
 from toolkit.recipe.problems import Problem, nearest, shown
+from toolkit.recipe.weights import MAX_WEIGHT, weight_problems
 
 __all__ = [
     "KINDS",
@@ -41,9 +42,6 @@ __all__ = [
 
 MAX_MODEL_DEPTH = 16
 KINDS = tuple(TAGS)
-WEIGHT_SUM_TOLERANCE = 1e-6
-# Log-linear weights scale logits; above this every distribution is one-hot in float32.
-MAX_WEIGHT = 1e6
 
 _FACTORY = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
@@ -246,7 +244,7 @@ class EnsembleSpec(RecipeModel):
         weights, members = data.get("weights"), data.get("members")
         if isinstance(weights, list):
             count = len(members) if isinstance(members, list) else len(weights)
-            yield from _weight_problems(weights, count, combine)
+            yield from weight_problems(weights, count, combine)
         if isinstance(members, list):
             yield from _member_problems(members, data.get("space", "logits"))
 
@@ -268,41 +266,6 @@ def _member_problems(members: list[Any], space: Any) -> Iterator[Problem]:
                 f"found {shown(inner.get('space', 'logits'))} inside an ensemble of "
                 f"{shown(space)}, wanted the same: an inner ensemble gives what it combines",
             )
-
-
-def _weight_problems(weights: list[Any], count: int, combine: Any) -> Iterator[Problem]:
-    path = ("weights",)
-    if len(weights) != count:
-        yield Problem(path, f"found {len(weights)} weights for {count} members")
-        return
-    if not all(_is_weight(weight) for weight in weights):
-        return  # told per weight
-    total = math.fsum(weights)
-    if combine == "linear" and abs(total - 1.0) > WEIGHT_SUM_TOLERANCE:
-        yield Problem(path, f"weights sum to {total:.9g}, wanted 1", _normalised_hint(weights))
-    if combine == "log_linear" and total == 0:
-        yield Problem(path, "weights are all 0, wanted at least one above 0")
-
-
-def _is_weight(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 <= value <= MAX_WEIGHT
-
-
-def _normalised_hint(weights: Sequence[float]) -> str:
-    total = math.fsum(weights)
-    if total == 0:
-        return "for a uniform mean leave weights out"
-    return f"normalised: {_listed([weight / total for weight in weights])}"
-
-
-def _listed(weights: Sequence[float]) -> str:
-    """Weights in six digits that still sum to 1: the largest takes the rounding."""
-    rounded = [round(weight, 6) for weight in weights]
-    largest = rounded.index(max(rounded))
-    rest = math.fsum(rounded[:largest] + rounded[largest + 1 :])
-    rounded[largest] = round(1 - rest, 6)
-    return "[" + ", ".join(f"{weight:g}" if weight else "0" for weight in rounded) + "]"
 
 
 def _kind_tag(value: Any) -> str | None:
