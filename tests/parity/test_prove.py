@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.parity.fakes import (
     WEIGHT,
     FakeRunner,
@@ -15,7 +16,6 @@ from tests.parity.fakes import (
     reference,
     some_cases,
 )
-
 from toolkit.errors import ParityError
 from toolkit.parity import OutputSpec, ParityOptions, ParityReport, Tolerance, prove
 
@@ -223,7 +223,9 @@ def test_the_order_of_cases_does_not_change_the_verdict(random):
 def test_progress_names_the_runner_and_counts():
     calls = []
     cases = some_cases(0)
-    prove(reference(), baseline(), [candidate()], cases, LOGITS, None, lambda *a: calls.append(a))
+    prove(
+        reference(), baseline(), [candidate()], cases, LOGITS, progress=lambda *a: calls.append(a)
+    )
     assert calls[0] == ("numpy float64", 1, len(cases))
     assert calls[-1] == ("candidate", len(cases), len(cases))
     assert len(calls) == 3 * len(cases)

@@ -6,7 +6,7 @@ which shows how large a healthy error is) and every candidate over the same case
 """
 
 from toolkit.parity.options import OutputSpec, ParityOptions, Space, Tolerance
-from toolkit.parity.prove import Progress, prove
+from toolkit.parity.prove import prove
 from toolkit.parity.results import (
     Check,
     ClassResult,
@@ -23,7 +23,6 @@ __all__ = [
     "OutputSpec",
     "ParityOptions",
     "ParityReport",
-    "Progress",
     "RunCase",
     "Space",
     "Tolerance",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.errors import ParityError
@@ -10,12 +10,10 @@ from toolkit.feeds import Case
 from toolkit.parity.compare import Deviation, compare
 from toolkit.parity.options import OutputSpec
 from toolkit.parity.store import OutputStore
+from toolkit.progress import Progress, silent
 from toolkit.runtime.base import Outputs, Runner
 
-__all__ = ["Broken", "Measurements", "Progress", "measure", "record"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the runner's name, the cases it has run and the number of cases."""
+__all__ = ["Broken", "Measurements", "measure", "record"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ def record(
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     store: OutputStore,
-    progress: Progress | None,
+    progress: Progress = silent,
 ) -> None:
     """Keep the reference's outputs for every case.
 
@@ -51,7 +49,7 @@ def record(
                         hint="it has " + ", ".join(sorted(found)),
                     )
                 store[index, output.name] = found[output.name]
-            _report(progress, reference, index + 1, len(cases))
+            progress(reference.name, index + 1, len(cases))
 
 
 def measure(
@@ -59,7 +57,7 @@ def measure(
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     store: OutputStore,
-    progress: Progress | None,
+    progress: Progress = silent,
 ) -> Measurements:
     """Run every case and compare each output with the reference's."""
     measured: dict[tuple[int, str], Deviation | Broken] = {}
@@ -68,7 +66,7 @@ def measure(
             found = _run(run, case)
             for output in outputs:
                 measured[index, output.name] = _compare(found, output, store, index)
-            _report(progress, runner, index + 1, len(cases))
+            progress(runner.name, index + 1, len(cases))
     return measured
 
 
@@ -93,8 +91,3 @@ def _compare(
     if array.shape != wanted.shape:
         return Broken(f"the shape is {list(array.shape)}, the reference's is {list(wanted.shape)}")
     return compare(wanted, array, output.space)
-
-
-def _report(progress: Progress | None, runner: Runner, done: int, total: int) -> None:
-    if progress is not None:
-        progress(runner.name, done, total)

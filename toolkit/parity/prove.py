@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
 from toolkit.parity.judge import Judged, judge_output, judged_cases, worst_cases
-from toolkit.parity.measure import Broken, Measurements, Progress, measure, record
+from toolkit.parity.measure import Broken, Measurements, measure, record
 from toolkit.parity.options import OutputSpec, ParityOptions
 from toolkit.parity.results import ClassResult, ParityReport, RunCase, Verdict, WorstCase
 from toolkit.parity.store import OutputStore
 from toolkit.parity.tables import class_results
+from toolkit.progress import Progress, silent
 from toolkit.runtime.base import Runner
 
-__all__ = ["Progress", "prove"]
+__all__ = ["prove"]
 
 
 def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
@@ -24,7 +26,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     options: ParityOptions | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> ParityReport:
     """Compare every candidate with the reference, and judge the difference by the baseline's.
 
@@ -40,7 +42,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         cases: Inputs, most telling first.
         outputs: What to compare.
         options: Bounds and memory.
-        progress: Called after every case.
+        progress: Called with the runner's name after every case.
 
     Raises:
         ParityError: If there is nothing to compare, the reference lacks an output or the baseline
@@ -69,6 +71,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         cases=tuple(RunCase(case.name, case.kind, dict(case.dims)) for case in cases),
         verdicts=verdicts,
         classes=tuple(row for found in findings for row in found[1]),
+        healthy=_healthy_rows(baseline, healthy, cases, outputs, options),
         worst=tuple(case for found in findings for case in found[2]),
     )
 
@@ -90,6 +93,23 @@ def _judge(  # noqa: PLR0913, PLR0917
         verdicts.append(judge_output(name, output, cases, measured, found))
         rows.extend(class_results(name, output.name, found, options.tolerance))
     return verdicts, rows, worst_cases(name, judged, options.worst)
+
+
+def _healthy_rows(
+    baseline: Runner | None,
+    measured: Measurements | None,
+    cases: Sequence[Case],
+    outputs: Sequence[OutputSpec],
+    options: ParityOptions,
+) -> tuple[ClassResult, ...]:
+    """The baseline's own numbers; they are not held against a limit."""
+    if baseline is None or measured is None:
+        return ()
+    rows: list[ClassResult] = []
+    for output in outputs:
+        found = judged_cases(cases, measured, None, output, options.tolerance)
+        rows.extend(class_results(baseline.name, output.name, found, options.tolerance))
+    return tuple(replace(row, max_limit=None) for row in rows)
 
 
 def _require_whole(baseline: Measurements, cases: Sequence[Case]) -> None:

@@ -161,6 +161,7 @@ class ParityReport:
         cases: What was run, in order.
         verdicts: One for each candidate and output.
         classes: The numbers, for each candidate, output and kind of case.
+        healthy: The same for the baseline.
         worst: The cases nearest to their limit or farthest over it, worst first.
     """
 
@@ -172,6 +173,7 @@ class ParityReport:
     cases: tuple[RunCase, ...]
     verdicts: tuple[Verdict, ...]
     classes: tuple[ClassResult, ...]
+    healthy: tuple[ClassResult, ...]
     worst: tuple[WorstCase, ...]
     format: Literal[1] = 1
 
