@@ -2,7 +2,6 @@
 
 from toolkit.engine.build import build_engine
 from toolkit.engine.options import EngineOptions, Flavour
-from toolkit.engine.process import Progress
-from toolkit.engine.requirements import missing
+from toolkit.engine.requirements import missing, require
 
-__all__ = ["EngineOptions", "Flavour", "Progress", "build_engine", "missing"]
+__all__ = ["EngineOptions", "Flavour", "build_engine", "missing", "require"]

@@ -12,9 +12,10 @@ from pathlib import Path
 from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
 from toolkit.engine.messages import Request, Result, Tensor
 from toolkit.engine.options import EngineOptions
-from toolkit.engine.process import BuildProcess, Progress
+from toolkit.engine.process import BuildProcess
 from toolkit.engine.requirements import device_capability, require
 from toolkit.errors import EngineError
+from toolkit.progress import Progress, silent
 
 __all__ = ["build_engine"]
 
@@ -24,7 +25,7 @@ def build_engine(
     shapes: Shapes,
     options: EngineOptions,
     out: Path,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Engine:
     """Build a plan from an ONNX file (external data included) and write it to ``out``.
 
@@ -38,7 +39,7 @@ def build_engine(
         shapes: The range of each symbolic dimension; becomes the one optimization profile.
         options: Flavour, architectures and limits.
         out: The plan's path; written beside it first and then renamed.
-        progress: Told of the builder's phases.
+        progress: Told of the builder's phases and their steps.
 
     Raises:
         CapabilityError: If this machine lacks the package or the GPU that the flavour needs.
@@ -51,13 +52,9 @@ def build_engine(
     started = time.monotonic()
     with _sibling(out) as plan:
         request = _request(source, shapes, options, plan)
-        result = BuildProcess(request, options.time_limit, progress or _ignore).run()
+        result = BuildProcess(request, options.time_limit, progress).run()
         plan.replace(out)
     return _engine(out, result, options, time.monotonic() - started)
-
-
-def _ignore(phase: str, done: int, steps: int) -> None:
-    """Progress for callers that want none."""
 
 
 @contextmanager

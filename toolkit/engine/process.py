@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,9 @@ from toolkit.engine.diagnosis import crash
 from toolkit.engine.messages import Event, Failure, Request, Result
 from toolkit.engine.options import TITLES
 from toolkit.errors import CapabilityError, EngineError
+from toolkit.progress import Progress
 
-__all__ = ["COMMAND", "BuildProcess", "Progress"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the builder's phase, its steps done and its steps in all."""
+__all__ = ["COMMAND", "BuildProcess"]
 
 COMMAND = (sys.executable, "-m", "toolkit.engine.worker")
 
