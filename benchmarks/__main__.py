@@ -15,6 +15,7 @@ from benchmarks.report import page, show
 # One module each, with `run(*, quick) -> list[Row]`; the text is what the list prints.
 BENCHMARKS = {
     "cli_startup": "toolkit --help against python -c pass",
+    "fused_vs_members": "a fused graph against its members one by one in ONNX Runtime",
 }
 
 

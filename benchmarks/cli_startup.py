@@ -29,11 +29,10 @@ def run(*, quick: bool) -> list[Row]:
         repeats=9 if quick else 21,
         warmup=2,
     )
-    rows = []
-    for name, bound in (("help", BOUND), ("version", BOUND)):
-        found = ratio(seconds[name], seconds["floor"])
-        metric = f"toolkit --{name} / python -c pass"
-        rows.append(Row(metric, found.median, "x", (found.low, found.high), bound))
+    rows = [
+        Row.of(f"toolkit --{name} / python -c pass", ratio(seconds[name], seconds["floor"]), BOUND)
+        for name in ("help", "version")
+    ]
     for name, metric in (("floor", "python -c pass"), ("help", "toolkit --help")):
         times = seconds[name]
         rows.append(Row(metric, statistics.median(times) * 1e3, "ms", spread(times, 1e3)))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["convolutional", "encoder", "mlp"]
+__all__ = ["encoder", "mlp"]
 
 
 def mlp(inputs: int, *widths: int) -> nn.Module:
@@ -17,20 +17,6 @@ def mlp(inputs: int, *widths: int) -> nn.Module:
     for one, two in itertools.pairwise((inputs, *widths)):
         layers += [nn.Linear(one, two), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
-
-
-def convolutional(classes: int) -> nn.Module:
-    """Two convolutions and a linear layer over ``float32[batch, 64]``, an 8 by 8 picture."""
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(256, classes),
-    )
 
 
 class Block(nn.Module):

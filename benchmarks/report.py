@@ -29,7 +29,10 @@ def show(result: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="right" if right else "left")
     for row in cells(_rows(result)):
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table)
 
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:

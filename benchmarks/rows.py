@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.measure import Ratio
+
 __all__ = ["Row", "cells"]
 
 
@@ -25,6 +27,11 @@ class Row:
     unit: str
     spread: tuple[float, float] | None = None
     bound: float | None = None
+
+    @classmethod
+    def of(cls, metric: str, found: Ratio, bound: float | None = None) -> Row:
+        """A row for a ratio."""
+        return cls(metric, found.median, "x", (found.low, found.high), bound)
 
     @property
     def holds(self) -> bool:
