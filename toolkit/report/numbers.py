@@ -1,0 +1,61 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+__all__ = ["count", "dims", "error", "many", "percent", "ratio", "share", "size"]
+
+
+def error(value: float | None) -> str:
+    """Three digits and an exponent, ``3.21e-07``; a dash for what was not measured."""
+    if value is None:
+        return "—"
+    return "0" if value == 0 else f"{value:.2e}"
+
+
+def ratio(value: float | None) -> str:
+    """``1.3 ×``."""
+    if value is None:
+        return "—"
+    return f"{value:.2f} ×" if value < 10 else f"{value:,.0f} ×"
+
+
+def count(value: int) -> str:
+    """Thousands apart."""
+    return f"{value:,}"
+
+
+def many(number: int, noun: str) -> str:
+    """``1 case``, ``12 cases``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def share(part: int, whole: int) -> str:
+    """A percentage that says 100 only when all agree."""
+    if whole == 0:
+        return "—"
+    if part == whole:
+        return "100 %"
+    return f"{min(100 * part / whole, 99.99):.2f} %"
+
+
+def percent(fraction: float) -> str:
+    """A share of a limit."""
+    value = 100 * fraction
+    if value >= 1000:
+        return f"{fraction:,.0f} ×"
+    return f"{value:.0f} %" if value >= 1 or value == 0 else "< 1 %"
+
+
+def size(value: int) -> str:
+    """Bytes in the largest unit that keeps the figure above one."""
+    scaled = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if scaled < 1000 or unit == "GB":
+            break
+        scaled /= 1000
+    return f"{scaled:.0f} {unit}" if unit == "B" else f"{scaled:.1f} {unit}"
+
+
+def dims(sizes: dict[str, int]) -> str:
+    """``batch 4, sequence 128``."""
+    return ", ".join(f"{name} {value}" for name, value in sizes.items())

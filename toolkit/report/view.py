@@ -1,0 +1,146 @@
+"""``parity.json`` arranged for the page: what comes first, which rows stand together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolkit.report.plots import Curve, error_histogram
+
+__all__ = ["Figure", "Gate", "OutputView", "Summary", "View", "arrange"]
+
+_GATES = {
+    "ran": "Every case ran",
+    "finite": "Finite where it must be",
+    "rms": "Typical error",
+    "max": "Largest error",
+    "choice": "Clear decisions kept",
+}
+_MOST_FIGURES = 6
+
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check of one output, with how much of its limit it used."""
+
+    title: str
+    status: str
+    used: float | None
+    detail: str
+    case: str
+
+
+@dataclass(frozen=True)
+class OutputView:
+    """One output of one candidate: its gates and its rows of numbers."""
+
+    name: str
+    candidate: str
+    status: str
+    gates: tuple[Gate, ...]
+    rows: tuple[_Row, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The error histogram of one output, over all kinds of case."""
+
+    name: str
+    svg: str
+    exact: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures at the top; None where they do not apply."""
+
+    largest: float
+    used: float
+    ratio: float | None
+    agreed: int
+    rows: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class View:
+    """The page's content that follows from the proof."""
+
+    passed: bool
+    failures: tuple[OutputView, ...]
+    summary: Summary
+    outputs: tuple[OutputView, ...]
+    figures: tuple[Figure, ...]
+    more_figures: int
+
+
+def arrange(parity: _Row) -> View:
+    """Failed outputs first, otherwise in the order of the proof."""
+    outputs = [_output(verdict, parity["classes"]) for verdict in parity["verdicts"]]
+    outputs.sort(key=lambda output: output.status != "fail")
+    names = list(dict.fromkeys(output.name for output in outputs))
+    return View(
+        passed=parity["verdict"] == "pass",
+        failures=tuple(output for output in outputs if output.status == "fail"),
+        summary=_summary(parity["classes"], outputs),
+        outputs=tuple(outputs),
+        figures=tuple(_figure(name, parity) for name in names[:_MOST_FIGURES]),
+        more_figures=max(0, len(names) - _MOST_FIGURES),
+    )
+
+
+def _output(verdict: _Row, classes: Sequence[_Row]) -> OutputView:
+    name, candidate = verdict["output"], verdict["candidate"]
+    gates = tuple(_gate(check) for check in verdict["checks"])
+    states = {gate.status for gate in gates}
+    status = next((state for state in ("fail", "pass") if state in states), "not run")
+    rows = (row for row in classes if (row["output"], row["candidate"]) == (name, candidate))
+    return OutputView(name, candidate, status, gates, tuple(rows))
+
+
+def _gate(check: _Row) -> Gate:
+    bounded = check["gate"] not in {"ran", "finite"} and check["limit"] > 0
+    used = check["measured"] / check["limit"] if bounded else None
+    return Gate(_GATES[check["gate"]], check["status"], used, check["detail"], check["case"])
+
+
+def _summary(classes: Sequence[_Row], outputs: Sequence[OutputView]) -> Summary:
+    ratios = [row["ratio"] for row in classes if row["ratio"] is not None]
+    used = [gate.used for output in outputs for gate in output.gates if gate.used is not None]
+    return Summary(
+        largest=max((row["max"] for row in classes), default=0.0),
+        used=max(used, default=0.0),
+        ratio=max(ratios, default=None),
+        agreed=sum(row["agreed"] for row in classes),
+        rows=sum(row["rows"] for row in classes),
+        elements=sum(row["n"] for row in classes),
+    )
+
+
+def _figure(name: str, parity: _Row) -> Figure:
+    curves = [_curve(name, parity["baseline"], parity["healthy"], filled=True)]
+    curves += [_curve(name, runner, parity["classes"]) for runner in parity["candidates"]]
+    curves = [curve for curve in curves if curve.histogram]
+    limits = [
+        row["max_limit"]
+        for row in parity["classes"]
+        if row["output"] == name and row["max_limit"] is not None
+    ]
+    title = f"Errors of {name} by size"
+    exact = tuple(
+        (curve.label, curve.histogram.get(-64, 0), sum(curve.histogram.values()))
+        for curve in curves
+    )
+    return Figure(name, error_histogram(curves, min(limits, default=None), title), exact)
+
+
+def _curve(output: str, runner: str | None, rows: Sequence[_Row], *, filled: bool = False) -> Curve:
+    total: dict[int, int] = {}
+    for row in rows:
+        if row["output"] == output and row["candidate"] == runner:
+            for exponent, number in row["histogram"]:
+                total[exponent] = total.get(exponent, 0) + number
+    return Curve(runner or "", total, filled)
