@@ -36,6 +36,12 @@ class Nodes:
         self.nodes.append(node)
         return node
 
+    def axis(self) -> ir.Value:
+        """The axis along which members are stacked, one initializer for all ensembles."""
+        if not self.initializers:
+            self.constant("interpolation/axis", np.array([0], np.int64))
+        return self.initializers[0]
+
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
         """Append an initializer."""
         tensor = ir.tensor(array, name=name)
@@ -106,8 +112,10 @@ def _interpolate(
         node.name = node.outputs[0].name = name + label
         return node.outputs[0]
 
-    axis = nodes.constant(f"{name}/axis", np.array([0], np.int64))
-    rows = [add(f"/unsqueeze_{m}", "Unsqueeze", [value, axis], 1) for m, value in values.items()]
+    rows = [
+        add(f"/unsqueeze_{member}", "Unsqueeze", [value, nodes.axis()], 1)
+        for member, value in values.items()
+    ]
     result = add("/stack", "Concat", rows, len(rows))
     if combination.space == "probabilities":
         result = add("/log", "Log", [result], len(rows))
