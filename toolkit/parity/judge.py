@@ -157,7 +157,7 @@ def _bound(
     measured, bound = measure(worst.deviation), limit(worst)
     status, relation = ("pass", "within") if measured <= bound else ("fail", "over")
     unit = "of the output's scale" if worst.deviation.eps else "in whole units"
-    detail = f"{title} {measured:.3g} {unit}, {relation} the limit {bound:.3g}"
+    detail = f"{title} {measured:.2e} {unit}, {relation} the limit {bound:.2e}"
     detail += _against(worst, gate)
     return Check(
         gate, "pass" if status == "pass" else "fail", measured, bound, worst.case.name, detail
@@ -169,7 +169,7 @@ def _against(worst: Judged, gate: Gate) -> str:
     if worst.healthy is None:
         return ""
     normal = worst.healthy.rms if gate == "rms" else worst.healthy.max
-    return f" (PyTorch's own error is {normal:.3g})"
+    return f" (PyTorch's own error is {normal:.2e})"
 
 
 def _choice(judged: Sequence[Judged]) -> Check:

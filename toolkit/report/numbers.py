@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["count", "dims", "error", "many", "percent", "ratio", "share", "size"]
+import re
+
+from markupsafe import Markup, escape
+
+__all__ = ["count", "dims", "error", "many", "percent", "ratio", "share", "size", "unbroken"]
+
+_THIN = "\N{NARROW NO-BREAK SPACE}"
+_SCIENTIFIC = re.compile(r"\b\d\.\d+e[-+]\d+")
 
 
 def error(value: float | None) -> str:
@@ -16,7 +23,7 @@ def ratio(value: float | None) -> str:
     """``1.3 ×``."""
     if value is None:
         return "—"
-    return f"{value:.2f} ×" if value < 10 else f"{value:,.0f} ×"
+    return f"{value:.2f}{_THIN}×" if value < 10 else f"{value:,.0f}{_THIN}×"
 
 
 def count(value: int) -> str:
@@ -34,16 +41,16 @@ def share(part: int, whole: int) -> str:
     if whole == 0:
         return "—"
     if part == whole:
-        return "100 %"
-    return f"{min(100 * part / whole, 99.99):.2f} %"
+        return f"100{_THIN}%"
+    return f"{min(100 * part / whole, 99.99):.2f}{_THIN}%"
 
 
 def percent(fraction: float) -> str:
     """A share of a limit."""
     value = 100 * fraction
     if value >= 1000:
-        return f"{fraction:,.0f} ×"
-    return f"{value:.0f} %" if value >= 1 or value == 0 else "< 1 %"
+        return f"{fraction:,.0f}{_THIN}×"
+    return f"{value:.0f}{_THIN}%" if value >= 1 or value == 0 else f"< 1{_THIN}%"
 
 
 def size(value: int) -> str:
@@ -59,3 +66,8 @@ def size(value: int) -> str:
 def dims(sizes: dict[str, int]) -> str:
     """``batch 4, sequence 128``."""
     return ", ".join(f"{name} {value}" for name, value in sizes.items())
+
+
+def unbroken(text: str) -> Markup:
+    """A sentence, escaped, in which no line ends inside ``3.21e-07``."""
+    return Markup(_SCIENTIFIC.sub(r'<span class="unbroken">\g<0></span>', escape(text)))  # noqa: S704

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 __all__ = ["Curve", "error_histogram"]
@@ -13,6 +14,8 @@ __all__ = ["Curve", "error_histogram"]
 # matplotlib writes literal colours; these stand-ins become CSS variables afterwards.
 _INK, _MUTED, _LIMIT = "#010101", "#020202", "#030303"
 _LINES = ("#040404", "#050505", "#060606", "#070707")
+# Healthy candidates often have one and the same curve: the later, dashed, lets the first be seen.
+_DASHES = ("solid", (0, (5, 3)), (0, (2, 2)), (0, (1, 2)))
 _VARIABLES = {
     _INK: "var(--ink)",
     _MUTED: "var(--muted)",
@@ -57,10 +60,10 @@ def error_histogram(curves: Sequence[Curve], limit: float | None, title: str) ->
 
 def _draw(axes: Any, curves: Sequence[Curve], limit: float | None) -> None:
     axes.set_facecolor("none")
-    lines = iter(_LINES * (1 + len(curves) // len(_LINES)))
+    lines = cycle(zip(_LINES, _DASHES, strict=True))
     for curve in curves:
         edges, heights = _steps(curve.histogram)
-        colour = _MUTED if curve.filled else next(lines)
+        colour, dashes = (_MUTED, "solid") if curve.filled else next(lines)
         if not heights:
             axes.plot([], [], color=colour, label=curve.label)
             continue
@@ -71,6 +74,7 @@ def _draw(axes: Any, curves: Sequence[Curve], limit: float | None) -> None:
             color=colour,
             alpha=0.35 if curve.filled else 1,
             linewidth=1.6,
+            linestyle=dashes,
             label=curve.label,
         )
     if limit:
