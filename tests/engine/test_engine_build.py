@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import graphs
 from toolkit.artifacts import DimRange, OnnxModel, TensorSpec
 from toolkit.engine import EngineOptions, build_engine
+from toolkit.engine.network import _configure
 from toolkit.errors import EngineError
 
 pytestmark = pytest.mark.rtx
@@ -226,3 +230,33 @@ def test_a_graph_that_segfaults_the_builder_is_an_error_message(tmp_path: Path) 
     assert said == "built" or "builder crashed (signal SIGSEGV) during" in said
     assert plan.exists() == (said == "built")
     assert {entry.name for entry in tmp_path.iterdir()} <= {"model.onnx", "model.plan"}
+
+
+@pytest.mark.parametrize("kind", ["linear", "log_linear"])
+def test_a_fused_ensemble_with_its_functions_builds(tmp_path: Path, kind: str) -> None:
+    member = built(mlp("batch"), tmp_path)
+    leaves = tuple(graphs.Leaf(name, member, {}) for name in ("first", "second"))
+    how = graphs.Combination(kind, "logits", (0.25, 0.75), "y")
+    graphs.fuse(graphs.Ensemble("both", leaves, how, {}), tmp_path / "fused.onnx")
+    engine = build_engine(tmp_path / "fused.onnx", BATCH, RTX, tmp_path / "model.plan")
+    assert [spec.name for spec in engine.outputs] == ["y"]
+    assert engine.inputs == (TensorSpec("x", "float32", ("batch", 8)),)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_the_builder_gets_the_options(tf32: bool) -> None:
+    trt = importlib.import_module("tensorrt_rtx")
+    config = trt.Builder(trt.Logger()).create_builder_config()
+    request: Any = {
+        "tf32": tf32,
+        "workspace_bytes": 1 << 26,
+        "optimization_level": 1,
+        "compute_capabilities": ["12.0", "8.6"],
+    }
+    _configure(trt, config, request)
+    assert config.get_flag(trt.BuilderFlag.TF32) == tf32
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 26
+    assert config.builder_optimization_level == 1
+    assert config.num_compute_capabilities == 2
+    chosen = [config.get_compute_capability(index).name for index in range(2)]
+    assert chosen == ["SM120", "SM86"]

@@ -9,7 +9,7 @@ import pytest
 
 from toolkit.engine.diagnosis import builder_message, parser_message
 from toolkit.engine.messages import Request
-from toolkit.engine.network import _network_flags
+from toolkit.engine.network import _network_flags, _ranges
 from toolkit.errors import CapabilityError
 
 
@@ -31,6 +31,18 @@ def test_strong_typing_is_asked_for_by_name_where_it_is_not_the_rule() -> None:
 def test_other_releases_are_refused_by_number(version: str) -> None:
     with pytest.raises(CapabilityError, match=f"TensorRT {version} is not supported; wanted 10.8"):
         flags(version)
+
+
+def test_a_profile_has_the_least_the_usual_and_the_largest_shape() -> None:
+    names = {0: "batch", 2: "sequence"}
+    tensor = SimpleNamespace(
+        name="x",
+        shape=(-1, 8, -1),
+        dtype=SimpleNamespace(name="FLOAT"),
+        get_dimension_name=lambda axis: names[axis],
+    )
+    shapes = {"batch": (1, 4, 16), "sequence": (2, 128, 512)}
+    assert _ranges(tensor, shapes) == [(1, 8, 2), (4, 8, 128), (16, 8, 512)]
 
 
 class ParserError(SimpleNamespace):

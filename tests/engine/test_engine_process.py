@@ -108,6 +108,15 @@ def test_the_worker_ends_when_its_parent_does() -> None:
     assert ended.returncode == 1
 
 
+def test_what_native_code_prints_does_not_mix_with_events() -> None:
+    code = (
+        "import os\nfrom toolkit.engine import worker\nevents = worker._claim_stdout()\n"
+        "os.write(1, b'native')\nevents.write('event\\n')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert (ended.stdout, ended.stderr) == (b"event\n", b"native")
+
+
 def test_a_failed_load_is_a_lack_of_this_machine(
     onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
