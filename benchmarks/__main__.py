@@ -16,6 +16,7 @@ from benchmarks.report import page, show
 BENCHMARKS = {
     "cli_startup": "toolkit --help against python -c pass",
     "fused_vs_members": "a fused graph against its members one by one in ONNX Runtime",
+    "export_memory": "peak memory of toolkit export against the size of the members",
 }
 
 

@@ -11,10 +11,11 @@ from torch.nn import functional
 __all__ = ["encoder", "mlp"]
 
 
-def mlp(inputs: int, *widths: int) -> nn.Module:
-    """Linear layers with ReLU between them; ``float32[batch, inputs]`` to the last width."""
+def mlp(inputs: int, width: int, depth: int, classes: int) -> nn.Module:
+    """``depth`` hidden layers with ReLU; ``float32[batch, inputs]`` to ``[batch, classes]``."""
+    widths = [inputs, *[width] * depth, classes]
     layers: list[nn.Module] = []
-    for one, two in itertools.pairwise((inputs, *widths)):
+    for one, two in itertools.pairwise(widths):
         layers += [nn.Linear(one, two), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
