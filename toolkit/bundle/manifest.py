@@ -1,0 +1,134 @@
+"""``manifest.json``: what a bundle holds, what it was made from, and with what."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from toolkit._version import __version__
+from toolkit.errors import BundleError
+
+__all__ = [
+    "EngineRecord",
+    "FileRecord",
+    "Manifest",
+    "SourceRecord",
+    "TensorRecord",
+    "hash_file",
+    "versions",
+]
+
+_PACKAGES = (
+    "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "transformers", "safetensors",
+    "numpy", "tensorrt-rtx", "tensorrt",
+)  # fmt: skip
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    """One file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+class SourceRecord(_Record):
+    """One file that went in; ``path`` is relative to the recipe's folder."""
+
+    member: str
+    path: str
+    sha256: str
+    bytes: int
+
+
+class TensorRecord(_Record):
+    """One input or output, as C++ programs and servers need it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    low: float | None = None
+    high: float | None = None
+    role: str = "values"
+
+
+class EngineRecord(_Record):
+    """The engine beside the graph."""
+
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    layers: int
+
+
+class Manifest(_Record):
+    """Everything ``toolkit`` needs to know about a bundle without opening its graph."""
+
+    format: Literal[1] = 1
+    toolkit: str = __version__
+    root: str  # the folder the recipe's paths start from, relative to the bundle
+    verdict: Literal["passed", "failed"]
+    target: str
+    opset: int
+    seed: int
+    inputs: tuple[TensorRecord, ...]
+    outputs: tuple[TensorRecord, ...]
+    shapes: dict[str, tuple[int, int, int]]
+    engine: EngineRecord | None
+    versions: dict[str, str]
+    sources: tuple[SourceRecord, ...]
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read ``manifest.json``.
+
+        Raises:
+            BundleError: If it is missing or not a manifest of a known format.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BundleError(
+                f"{path.parent} has no {path.name}, so it is no bundle",
+                hint="toolkit export RECIPE -o DIR makes one",
+            ) from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise BundleError(
+                f"{path} is not a manifest this version reads: {str(error).splitlines()[0]}"
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Write with sorted keys, so that equal bundles have equal bytes."""
+        path.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def hash_file(path: Path) -> FileRecord:
+    """SHA-256 and size of a file."""
+    with path.open("rb") as file:
+        # hashlib.file_digest needs Python 3.11
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return FileRecord(sha256=digest.hexdigest(), bytes=path.stat().st_size)
+
+
+def versions() -> dict[str, str]:
+    """The interpreter and the packages that took part and are installed."""
+    installed = ((name, _version(name)) for name in _PACKAGES)
+    return {"python": platform.python_version(), **{name: v for name, v in installed if v}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,136 @@
+"""Publishing a folder atomically: after a crash there is the old one or the new one."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.errors import BundleError
+
+__all__ = ["MANIFEST", "Draft", "is_bundle", "publishing"]
+
+MANIFEST = "manifest.json"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether ``folder`` holds a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
+@dataclass
+class Draft:
+    """A folder being written.
+
+    Attributes:
+        folder: Where to write.
+        destination: What the folder will be called; may be changed until it is published.
+    """
+
+    folder: Path
+    destination: Path
+
+
+@contextmanager
+def publishing(out: Path) -> Iterator[Draft]:
+    """Yield a draft in a temporary sibling of ``out``; on success it becomes ``out``.
+
+    An existing bundle is replaced in one step. On any error, Ctrl-C included, the sibling and
+    every folder made for it are removed and ``out`` is as it was.
+
+    Raises:
+        BundleError: If ``out`` exists and is not a bundle, cannot be written, or the disk is full.
+    """
+    out = Path(os.path.abspath(out))  # noqa: PTH100  (a link in the path is kept as it is)
+    _check_target(out)
+    made = _make_parents(out.parent)
+    _remove_stale(out)
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir()
+        draft = Draft(partial, out)
+        yield draft
+        _check_target(draft.destination)
+        _replace(partial, draft.destination)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise BundleError(
+                f"the disk is full: writing {out.name} stopped at {_size(partial):,} bytes",
+                hint=f"free space on the file system of {out.parent}; nothing was left behind",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _check_target(out: Path) -> None:
+    if out.is_dir() and (is_bundle(out) or not any(out.iterdir())):
+        return
+    if out.exists():
+        kind = "a folder with other files in it" if out.is_dir() else "a file"
+        raise BundleError(
+            f"{out} exists and is {kind}, not a bundle",
+            hint="choose another -o, or remove it yourself; only bundles are replaced",
+        )
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    """Create missing parents; innermost first, so that they can be removed in this order."""
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"cannot create {parent}: {error.strerror}") from error
+    if not os.access(parent, os.W_OK):
+        raise BundleError(f"cannot write into {parent}: permission denied")
+    return missing
+
+
+def _remove_stale(out: Path) -> None:
+    """Remove what runs that were killed left beside ``out``."""
+    for folder in out.parent.glob(f".{out.name}.partial-*"):
+        pid = folder.name.rpartition("-")[2]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(partial: Path, out: Path) -> None:
+    """Put ``partial`` at ``out``; where something is there the two change places in one call."""
+    if not out.exists():
+        partial.rename(out)
+    elif not _exchange(partial, out):
+        # No renameat2 here: the old bundle steps aside, and comes back if the rename fails.
+        aside = partial.with_name(partial.name + "-old")
+        out.rename(aside)
+        try:
+            partial.rename(out)
+        except OSError:
+            aside.rename(out)
+            raise
+        shutil.rmtree(aside)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two paths atomically; False where the kernel or file system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    paths = (os.fsencode(first), os.fsencode(second))
+    result = libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    return bool(result == 0)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

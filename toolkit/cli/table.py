@@ -1,0 +1,61 @@
+"""The commands: the one list that help, dispatch, completion and the tests read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["COMMANDS", "Command", "help_text"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command's module, which has a function of the command's name, and one line about it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Command] = {
+    "export": Command("toolkit.cli.export", "Build a recipe into a proven, deployable bundle"),
+    "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
+    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
+    "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),
+    "schema": Command("toolkit.cli.schema", "JSON Schema of the recipe, for editors"),
+}
+
+_OPTIONS: Mapping[str, str] = {
+    "--version": "Show the version and exit",
+    "--install-completion": "Install completion for the current shell",
+    "--show-completion": "Show completion for the current shell",
+    "--help": "Show this message and exit",
+}
+
+_EXIT_CODES = "0 ok · 1 error · 2 usage · 3 parity failed · 4 not on this machine · 5 files differ"
+
+
+def help_text() -> str:
+    """What ``toolkit --help`` prints."""
+    commands = {name: command.summary for name, command in COMMANDS.items()}
+    return "\n".join(
+        [
+            "Usage: toolkit COMMAND [OPTIONS] ...",
+            "",
+            "Turn many PyTorch models into one deployable graph, and prove that it computes the",
+            "same. Start with: toolkit export RECIPE.yaml -o DIR",
+            "",
+            "Commands:",
+            *_columns(commands),
+            "",
+            "Options:",
+            *_columns(_OPTIONS),
+            "",
+            "toolkit COMMAND --help explains a command. Every reporting command takes --json.",
+            f"Exit codes: {_EXIT_CODES}",
+        ]
+    )
+
+
+def _columns(rows: Mapping[str, str]) -> list[str]:
+    width = max(map(len, rows)) + 2
+    return [f"  {name:<{width}}{text}" for name, text in rows.items()]

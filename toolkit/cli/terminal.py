@@ -1,0 +1,80 @@
+"""Output: data to standard output, progress to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from toolkit.progress import Progress
+
+__all__ = ["progress", "show", "table"]
+
+
+def show(data: object, *, as_json: bool, tables: Sequence[Table | str]) -> None:
+    """Print ``data`` as JSON, or the same as tables."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=2, sort_keys=True) + "\n")
+        return
+    console = Console()
+    for item in tables:
+        console.print(item)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: int = 0
+) -> Table:
+    """A plain table; the last ``right`` columns are aligned right."""
+    made = Table(title=escape(title), title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        last = index >= len(columns) - right
+        made.add_column(column, justify="right" if last else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def pairs(title: str, facts: Mapping[str, Any]) -> Table:
+    """A two-column table of names and values."""
+    return table(title, ["", ""], list(facts.items()))
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere one line for every new thing that is being done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(escape(what), total=total or None)
+            bar.update(tasks[what], completed=done, total=total or None)
+
+        yield report
+
+
+def _lines() -> Progress:
+    seen: set[str] = set()
+
+    def report(what: str, _done: int, _total: int) -> None:
+        if what not in seen:
+            seen.add(what)
+            sys.stderr.write(what + "\n")
+            sys.stderr.flush()
+
+    return report

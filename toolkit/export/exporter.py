@@ -1,0 +1,166 @@
+"""Exports a source through ``torch.onnx.export(dynamo=True)`` with named, linked dimensions."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import graphs
+from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
+from toolkit.errors import ExportError
+from toolkit.export.foreign import adopt_onnx
+from toolkit.feeds import make_feeds
+from toolkit.sources import Source
+
+__all__ = ["ExportOptions", "export_source"]
+
+# Sizes no architecture uses as a width, so that a size meant to vary is never taken for a constant.
+_EXAMPLE_SIZES = (5, 7, 11, 13, 3, 2)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        opset: The ONNX opset of the graph, 18 to 23.
+    """
+
+    opset: int = 20
+
+
+def export_source(source: Source, shapes: Shapes, options: ExportOptions, out: Path) -> OnnxModel:
+    """Write ``source`` as ONNX to ``out``, weights in ``out``.data beside it.
+
+    Every symbolic dimension of the inputs is dynamic within its range in ``shapes`` and keeps its
+    name; a range of one value is baked in.
+
+    Raises:
+        ExportError: If PyTorch cannot trace the model, or a dimension meant to vary did not.
+    """
+    module = source.load("float32")
+    inputs = _example(source.inputs, shapes)
+    names = [spec.name for spec in source.inputs]
+    with _quiet(), _readable_failures(source.name):
+        program = torch.onnx.export(
+            _Positional(module, names).eval(),
+            args=tuple(inputs[name] for name in names),
+            dynamo=True,
+            dynamic_shapes={"tensors": _dynamic_shapes(source.inputs, shapes)},
+            input_names=names,
+            output_names=list(source.outputs),
+            opset_version=options.opset,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError(f"{source.name}: torch.onnx.export returned no program")
+    program.save(out, external_data=True)
+    del program, module
+    gc.collect()  # the program holds reference cycles that keep the weights alive
+    return read_onnx(out, source.inputs, shapes)
+
+
+def read_onnx(path: Path, wanted: Sequence[TensorSpec], shapes: Shapes) -> OnnxModel:
+    """Describe an exported file and check that its inputs are as asked.
+
+    Raises:
+        ExportError: If an input lost a dynamic dimension or changed its dtype.
+    """
+    found = graphs.describe(path)
+    by_name = {value.name: value for value in found.inputs}
+    for spec in wanted:
+        shape = tuple(_size(dim, shapes) for dim in spec.shape)
+        value = by_name.get(spec.name)
+        if value is not None and value.shape != shape:
+            raise ExportError(
+                f"input {value} was exported, wanted {spec.name}: {spec.dtype}{list(shape)}",
+                hint="the model turns that size into a constant; fix it, or fix the size in shapes",
+            )
+    return OnnxModel(
+        path=path,
+        inputs=tuple(spec for spec in wanted if spec.name in by_name),
+        outputs=adopt_onnx(path).outputs,
+        opset=found.opset,
+    )
+
+
+def _size(dim: int | str, shapes: Shapes) -> int | str:
+    return shapes[dim].max if isinstance(dim, str) and shapes[dim].fixed else dim
+
+
+def _example(inputs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, torch.Tensor]:
+    dims: dict[str, int] = {}
+    for name, span in shapes.items():
+        free = [n for n in _EXAMPLE_SIZES if span.min <= n <= span.max and n not in dims.values()]
+        dims[name] = free[0] if free and not span.fixed else max(span.max, 1)
+    feeds = make_feeds(inputs, dims, np.random.default_rng(0))
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feeds.items()}
+
+
+class _Positional(nn.Module):
+    """Calls a module by keyword; the exporter links dimensions of positional inputs only."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self._names = tuple(names)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result: tuple[torch.Tensor, ...] = self.module(
+            **dict(zip(self._names, tensors, strict=True))
+        )
+        return result
+
+
+def _dynamic_shapes(
+    inputs: Sequence[TensorSpec], shapes: Shapes
+) -> tuple[dict[int, torch.export.Dim], ...]:
+    """One shared ``Dim`` per name links equal dimensions of different inputs."""
+    dims = {
+        name: torch.export.Dim(name, min=span.min, max=span.max)
+        for name, span in shapes.items()
+        if not span.fixed
+    }
+    return tuple(
+        {axis: dims[str(dim)] for axis, dim in enumerate(spec.shape) if dim in dims}
+        for spec in inputs
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what torch's exporter says about its own insides and about torchvision."""
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="# The axis name", category=UserWarning)
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        try:
+            yield
+        finally:
+            registration.setLevel(level)
+
+
+@contextmanager
+def _readable_failures(name: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.onnx.OnnxExporterError as error:
+        cause = error.__cause__ or error
+        line = next((text for text in str(cause).split("\n") if text.strip()), repr(cause))
+        raise ExportError(
+            f"{name}: PyTorch cannot export it: {type(cause).__name__}: {line.strip()}",
+            hint="torch.export.export on the module shows the place; data-dependent Python "
+            "branches and loops are the usual cause",
+        ) from error

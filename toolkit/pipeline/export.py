@@ -1,0 +1,144 @@
+"""The main job: a recipe becomes a bundle."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import graphs
+from toolkit.artifacts import Engine, OnnxModel
+from toolkit.bundle import Manifest, is_bundle, publishing
+from toolkit.checkpoint import check_finite
+from toolkit.engine import EngineOptions, build_engine, require
+from toolkit.export import ExportOptions, adopt_onnx, export_source
+from toolkit.parity import ParityReport
+from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan, make_plan
+from toolkit.pipeline.prove import prove_plan
+from toolkit.pipeline.tokenizer import copy_tokenizer
+from toolkit.pipeline.writing import write_record
+from toolkit.progress import Progress, silent
+from toolkit.recipe import Recipe
+
+__all__ = ["Outcome", "export_recipe", "publish_path"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an export made.
+
+    Attributes:
+        folder: The bundle, or after a failed proof ``<out>.failed`` with the evidence.
+        manifest: What it holds.
+        report: The proof.
+        engine: The engine beside the graph, if one was built.
+    """
+
+    folder: Path
+    manifest: Manifest
+    report: ParityReport
+    engine: Engine | None
+
+
+def publish_path(recipe: Path, out: Path | None) -> Path:
+    """Where the bundle goes: as asked, or a folder named after the recipe, here."""
+    return out if out is not None else Path(recipe.stem)
+
+
+def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = silent) -> Outcome:
+    """Build ``recipe``, whose paths are read against ``folder``, and publish the bundle at ``out``.
+
+    After a failed proof nothing is published at ``out``: what was made lies in ``<out>.failed``.
+
+    Raises:
+        ToolkitError: Whatever stage fails says what it found; nothing is left behind.
+        graphs.GraphError: If graphs cannot be fused or rewritten.
+    """
+    if recipe.target != "onnx":
+        require(recipe.target)
+    with publishing(out) as draft:
+        plan = make_plan(recipe, folder)
+        _check_weights(plan, progress)
+        model = _build_graph(plan, draft.folder, progress)
+        report = prove_plan(plan, model.path, progress)
+        engine = _build_engine(plan, model, draft.folder, progress) if report.passed else None
+        copy_tokenizer(plan, draft.folder)
+        manifest = write_record(plan, model, report, engine, draft.folder, out)
+        failed = out.with_name(out.name + ".failed")
+        if not report.passed:
+            draft.destination = failed.absolute()
+        elif is_bundle(failed):
+            shutil.rmtree(failed)  # evidence about a bundle that is now replaced
+    return Outcome(out if report.passed else failed, manifest, report, engine)
+
+
+def _check_weights(plan: Plan, progress: Progress) -> None:
+    for name, leaf in plan.leaves():
+        checkpoint = leaf.checkpoint()
+        if checkpoint is not None:
+            progress(f"check weights of {name}", 0, 0)
+            check_finite(checkpoint)
+
+
+def _build_graph(plan: Plan, folder: Path, progress: Progress) -> OnnxModel:
+    """Export every model, fuse, run the passes, and write ``model.onnx``."""
+    work = folder / ".work"
+    work.mkdir()
+    exported: dict[str, Path] = {}
+    leaves = list(plan.leaves())
+    for done, (name, leaf) in enumerate(leaves):
+        progress("export models", done, len(leaves))
+        exported[name] = _export(leaf, plan, work / str(done))
+    progress("export models", len(leaves), len(leaves))
+    asked = [step.name for step in plan.recipe.passes]
+    passes = [graphs.StripExporterMetadata(), *(graphs.PASSES[name]() for name in asked)]
+    progress("fuse into one graph", 0, 1)
+    graphs.fuse(
+        _tree(plan.root, "", exported), folder / "model.onnx", passes=passes, required=asked
+    )
+    progress("fuse into one graph", 1, 1)
+    shutil.rmtree(work)
+    found = adopt_onnx(folder / "model.onnx")
+    by_name = {spec.name: spec for spec in plan.inputs}
+    inputs = tuple(by_name[spec.name] for spec in found.inputs)
+    return OnnxModel(found.path, inputs, found.outputs, found.opset)
+
+
+def _export(leaf: LeafPlan, plan: Plan, folder: Path) -> Path:
+    if isinstance(leaf.origin, OnnxModel):
+        return leaf.origin.path
+    folder.mkdir()
+    options = ExportOptions(opset=plan.recipe.export.opset)
+    return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx").path
+
+
+def _tree(
+    node: LeafPlan | EnsemblePlan, prefix: str, exported: dict[str, Path]
+) -> graphs.Leaf | graphs.Ensemble:
+    """The plan as ``graphs`` wants it, with files for sources."""
+    if isinstance(node, LeafPlan):
+        return graphs.Leaf(node.name, exported[prefix + node.name], node.rename)
+    members = tuple(
+        _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
+        for m in node.members
+    )
+    how = graphs.Combination(node.combine, node.space, node.weights, node.output)
+    return graphs.Ensemble(node.name, members, how, node.rename)
+
+
+def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress) -> Engine | None:
+    target = plan.recipe.target
+    if target == "onnx":
+        return None
+    options = EngineOptions(
+        flavour=target, compute_capabilities=tuple(plan.recipe.engine.compute_capabilities)
+    )
+    return build_engine(
+        model,
+        plan.shapes,
+        options,
+        folder / "model.plan",
+        lambda what, done, total: progress(
+            f"build engine: {what[:1].lower()}{what[1:]}", done, total
+        ),
+    )

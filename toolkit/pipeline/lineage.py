@@ -1,0 +1,30 @@
+"""A plan in words: which models, how they are combined, with which weights."""
+
+from __future__ import annotations
+
+from toolkit.artifacts import OnnxModel
+from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.report import Member
+
+__all__ = ["lineage"]
+
+_WORDS = {"linear": "linear (a mixture)", "log_linear": "log-linear (a product of experts)"}
+
+
+def lineage(plan: Plan) -> Member:
+    """The tree of models."""
+    return _member(plan.root, None)
+
+
+def _member(node: LeafPlan | EnsemblePlan, weight: float | None) -> Member:
+    if isinstance(node, LeafPlan):
+        return Member(node.name, _origin(node), weight)
+    detail = f"{_WORDS[node.combine]} ensemble on {node.space}, output {node.output}"
+    members = zip(node.members, node.weights, strict=True)
+    return Member(node.name, detail, weight, tuple(_member(m, w) for m, w in members))
+
+
+def _origin(leaf: LeafPlan) -> str:
+    if isinstance(leaf.origin, OnnxModel):
+        return f"ONNX file {leaf.origin.path.name}"
+    return leaf.origin.description

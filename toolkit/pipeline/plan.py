@@ -1,0 +1,176 @@
+"""A recipe, resolved: which files, which inputs, which shapes, before any weight is read.
+
+Everything that configuration files and headers can tell is checked here, so that a mistake costs
+seconds, not an export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
+from toolkit.checkpoint import Checkpoint, open_checkpoint
+from toolkit.export import adopt_onnx
+from toolkit.pipeline.interface import join_inputs, resolve_output, resolve_shapes
+from toolkit.recipe import (
+    CheckpointModel,
+    EnsembleModel,
+    FactoryModel,
+    Model,
+    OnnxFile,
+    Recipe,
+)
+from toolkit.sources import FactorySource, HuggingFaceSource, Source
+
+__all__ = ["EnsemblePlan", "LeafPlan", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class LeafPlan:
+    """One model: a PyTorch source, or an ONNX file made elsewhere."""
+
+    name: str
+    origin: Source | OnnxModel
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Its inputs under its own names."""
+        return self.origin.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Its outputs' names."""
+        if isinstance(self.origin, OnnxModel):
+            return tuple(spec.name for spec in self.origin.outputs)
+        return self.origin.outputs
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What it is made from."""
+        if not isinstance(self.origin, OnnxModel):
+            return self.origin.files
+        data = self.origin.path.with_name(self.origin.path.name + ".data")
+        return (self.origin.path, data) if data.is_file() else (self.origin.path,)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Its weights, where they are a checkpoint."""
+        if isinstance(self.origin, HuggingFaceSource):
+            return open_checkpoint(self.origin.folder)
+        if isinstance(self.origin, FactorySource):
+            return open_checkpoint(self.origin.weights)
+        return None
+
+
+@dataclass(frozen=True)
+class EnsemblePlan:
+    """Members whose ``output`` is interpolated with constant weights."""
+
+    name: str
+    members: tuple[LeafPlan | EnsemblePlan, ...]
+    weights: tuple[float, ...]
+    combine: Literal["linear", "log_linear"]
+    space: Literal["logits", "probabilities", "values"]
+    output: str
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The union of its members' inputs, under the ensemble's names."""
+        return join_inputs((member.name, member.inputs, member.rename) for member in self.members)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The interpolated output."""
+        return (self.output,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe whose every name is resolved.
+
+    Attributes:
+        recipe: What was asked for.
+        folder: What the recipe's paths are read against.
+        root: The tree of models.
+        inputs: The inputs of the finished graph.
+        shapes: The range of each of their symbolic dimensions.
+    """
+
+    recipe: Recipe
+    folder: Path
+    root: LeafPlan | EnsemblePlan
+    inputs: tuple[TensorSpec, ...]
+    shapes: Shapes
+
+    def leaves(self) -> Iterator[tuple[str, LeafPlan]]:
+        """Every model with its path in the ensemble, in recipe order."""
+        yield from _leaves("", self.root)
+
+
+def make_plan(recipe: Recipe, folder: Path) -> Plan:
+    """Resolve a recipe whose paths are read against ``folder``.
+
+    Raises:
+        RecipeError: If inputs, outputs, shapes or renames do not fit together.
+        CheckpointError: If a model folder or weight file cannot be used.
+        graphs.GraphError: If an ONNX member cannot be read.
+    """
+    root = _resolve(recipe.model, recipe, folder)
+    inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
+    sources = [leaf.origin for _, leaf in _leaves("", root)]
+    shapes = resolve_shapes(inputs, recipe.shapes, sources)
+    return Plan(recipe, folder, root, inputs, shapes)
+
+
+def _leaves(prefix: str, node: LeafPlan | EnsemblePlan) -> Iterator[tuple[str, LeafPlan]]:
+    if isinstance(node, LeafPlan):
+        yield prefix + node.name, node
+        return
+    for member in node.members:
+        # the root's own name is no part of the graph's names
+        inner = f"{prefix}{member.name}/" if isinstance(member, EnsemblePlan) else prefix
+        yield from _leaves(inner, member)
+
+
+def _resolve(model: Model, recipe: Recipe, folder: Path) -> LeafPlan | EnsemblePlan:
+    if isinstance(model, EnsembleModel):
+        return _resolve_ensemble(model, recipe, folder)
+    return LeafPlan(model.name, _origin(model, recipe, folder), model.rename)
+
+
+def _origin(
+    model: CheckpointModel | FactoryModel | OnnxFile, recipe: Recipe, folder: Path
+) -> Source | OnnxModel:
+    if isinstance(model, CheckpointModel):
+        return HuggingFaceSource(model.name, model.checkpoint.path, model.task)
+    if isinstance(model, OnnxFile):
+        return adopt_onnx(model.onnx.path)
+    return FactorySource(
+        name=model.name,
+        target=model.factory,
+        weights=model.weights.path,
+        available=recipe.input_specs(),
+        rename=model.rename,
+        outputs=tuple(model.outputs),
+        kwargs=model.kwargs,
+        search=folder,
+    )
+
+
+def _resolve_ensemble(model: EnsembleModel, recipe: Recipe, folder: Path) -> EnsemblePlan:
+    spec = model.ensemble
+    members = tuple(_resolve(member, recipe, folder) for member in spec.members)
+    outputs: Sequence[tuple[str, tuple[str, ...]]] = [(m.name, m.outputs) for m in members]
+    return EnsemblePlan(
+        name=model.name,
+        members=members,
+        weights=tuple(spec.weights),
+        combine=spec.combine,
+        space=spec.space,
+        output=resolve_output(model.name, outputs, spec.output),
+        rename=model.rename,
+    )

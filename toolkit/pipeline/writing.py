@@ -1,0 +1,112 @@
+"""Writes what goes beside the graph: resolved recipe, proof, report, manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolkit.artifacts import Engine, OnnxModel, TensorSpec
+from toolkit.bundle import (
+    MANIFEST,
+    EngineRecord,
+    FileRecord,
+    Manifest,
+    SourceRecord,
+    TensorRecord,
+    hash_file,
+    versions,
+)
+from toolkit.parity import ParityReport
+from toolkit.pipeline.lineage import lineage
+from toolkit.pipeline.plan import Plan
+from toolkit.recipe import resolved_yaml
+from toolkit.report import FileEntry, ReportContext, write_report
+
+__all__ = ["write_record"]
+
+
+def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are recorded)
+    plan: Plan,
+    model: OnnxModel,
+    report: ParityReport,
+    engine: Engine | None,
+    folder: Path,
+    out: Path,
+) -> Manifest:
+    """Write ``recipe.yaml``, ``parity.json``, ``report.html`` and, last, ``manifest.json``."""
+    recipe = plan.recipe.model_copy(update={"shapes": dict(plan.shapes)})
+    (folder / "recipe.yaml").write_text(resolved_yaml(recipe), encoding="utf-8")
+    (folder / "parity.json").write_text(report.to_json(), encoding="utf-8")
+    files = {path.relative_to(folder).as_posix(): hash_file(path) for path in _files(folder)}
+    context = ReportContext(
+        title=out.name,
+        parity=json.loads(report.to_json()),
+        model=lineage(plan),
+        environment=versions(),
+        files=tuple(FileEntry(name, file.bytes, file.sha256) for name, file in files.items()),
+    )
+    page = folder / "report.html"
+    write_report(page, context)
+    files[page.name] = hash_file(page)
+    manifest = _manifest(plan, model, report, engine, files, out)
+    manifest.write(folder / MANIFEST)
+    return manifest
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    yield from sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _manifest(  # noqa: PLR0913, PLR0917
+    plan: Plan,
+    model: OnnxModel,
+    report: ParityReport,
+    engine: Engine | None,
+    files: dict[str, FileRecord],
+    out: Path,
+) -> Manifest:
+    recipe = plan.recipe
+    return Manifest(
+        root=os.path.relpath(plan.folder.resolve(), out.resolve()),
+        verdict="passed" if report.passed else "failed",
+        target=recipe.target,
+        opset=model.opset,
+        seed=recipe.seed,
+        inputs=tuple(map(_tensor, model.inputs)),
+        outputs=tuple(map(_tensor, model.outputs)),
+        shapes={name: (span.min, span.opt, span.max) for name, span in plan.shapes.items()},
+        engine=None if engine is None else _engine(engine),
+        versions=versions(),
+        sources=tuple(_sources(plan)),
+        files=files,
+    )
+
+
+def _tensor(spec: TensorSpec) -> TensorRecord:
+    return TensorRecord(
+        name=spec.name, dtype=spec.dtype, shape=spec.shape,
+        low=spec.low, high=spec.high, role=spec.role,
+    )  # fmt: skip
+
+
+def _engine(engine: Engine) -> EngineRecord:
+    return EngineRecord(
+        flavour=engine.flavour,
+        version=engine.version,
+        compute_capabilities=engine.compute_capabilities,
+        layers=engine.layers,
+    )
+
+
+def _sources(plan: Plan) -> Iterator[SourceRecord]:
+    root = plan.folder
+    for name, leaf in plan.leaves():
+        for path in leaf.files:
+            inside = path.resolve().is_relative_to(root.resolve())
+            shown = path.resolve().relative_to(root.resolve()) if inside else Path(path.name)
+            record = hash_file(path)
+            yield SourceRecord(
+                member=name, path=shown.as_posix(), sha256=record.sha256, bytes=record.bytes
+            )

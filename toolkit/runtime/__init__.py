@@ -1,0 +1,19 @@
+"""What runs a model: PyTorch, ONNX Runtime, or an ensemble of either, all behind one protocol."""
+
+from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.ensemble import EnsembleRunner, Weighted
+from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.pytorch import TorchRunner
+from toolkit.runtime.renamed import Renamed
+
+__all__ = [
+    "Array",
+    "EnsembleRunner",
+    "Feeds",
+    "OrtRunner",
+    "Outputs",
+    "Renamed",
+    "Runner",
+    "TorchRunner",
+    "Weighted",
+]

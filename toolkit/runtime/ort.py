@@ -1,0 +1,116 @@
+"""Runs an ONNX file in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.artifacts import TensorSpec
+from toolkit.errors import CapabilityError, ExportError
+from toolkit.runtime.base import Feeds, Outputs
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["OrtRunner"]
+
+# ONNX Runtime's type strings for the dtypes in ``toolkit.artifacts.DTYPES``.
+_DTYPES = {
+    "tensor(double)": "float64",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int16)": "int16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+class OrtRunner:
+    """ONNX Runtime on the CPU.
+
+    Attributes:
+        name: ``onnxruntime cpu``, and whether graph optimisations are off.
+    """
+
+    def __init__(self, path: Path, *, optimise: bool = True, threads: int = 0) -> None:
+        self._path = path
+        self._optimise = optimise
+        self._threads = threads
+        self._session: onnxruntime.InferenceSession | None = None
+        self.name = "onnxruntime cpu" if optimise else "onnxruntime cpu, unoptimised"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The session's inputs; a dimension ONNX leaves unnamed is called ``?``."""
+        return tuple(
+            TensorSpec(i.name, _DTYPES.get(i.type, i.type), tuple(d or "?" for d in i.shape))
+            for i in self._open().get_inputs()
+        )
+
+    def __enter__(self) -> OrtRunner:
+        """Create the session.
+
+        Raises:
+            ExportError: If ONNX Runtime refuses the file.
+        """
+        ort = _onnxruntime()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        if not self._optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = ort.InferenceSession(
+                str(self._path), options, providers=["CPUExecutionProvider"]
+            )
+        except ort.capi.onnxruntime_pybind11_state.Fail as error:
+            raise ExportError(f"ONNX Runtime refuses {self._path.name}: {error}") from error
+        except _refusals(ort) as error:
+            raise ExportError(f"ONNX Runtime refuses {self._path.name}: {error}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the session."""
+        self._session = None
+
+    def __call__(self, feeds: Feeds) -> Outputs:
+        """Run the graph; feeds it does not declare are ignored."""
+        session = self._open()
+        given = {i.name: feeds[i.name] for i in session.get_inputs()}
+        names = [o.name for o in session.get_outputs()]
+        values: list[np.ndarray[Any, Any]] = session.run(names, given)
+        return dict(zip(names, values, strict=True))
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        if self._session is None:
+            raise RuntimeError("OrtRunner is used outside its with block")
+        return self._session
+
+
+def _refusals(ort: Any) -> tuple[type[Exception], ...]:
+    state = ort.capi.onnxruntime_pybind11_state
+    return (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented,
+            state.NoSuchFile, state.RuntimeException)  # fmt: skip
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime as ort  # noqa: PLC0415  (an optional extra: cpu or gpu)
+    except ImportError as error:
+        raise CapabilityError(
+            "ONNX Runtime is not installed, so the graph cannot be run",
+            hint="pip install 'ensemble-to-engine[cpu]'",
+        ) from error
+    return ort

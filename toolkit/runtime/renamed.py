@@ -1,0 +1,49 @@
+"""A runner under other input names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+
+from toolkit.artifacts import TensorSpec
+from toolkit.runtime.base import Feeds, Outputs, Runner
+
+__all__ = ["Renamed"]
+
+
+class Renamed:
+    """Takes feeds under shared names and hands them on under the runner's own."""
+
+    def __init__(self, runner: Runner, rename: Mapping[str, str]) -> None:
+        """Wrap ``runner``; ``rename`` maps its own input names to the shared ones."""
+        self._runner = runner
+        self._rename = rename
+        self.name = runner.name
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The runner's inputs under the shared names."""
+        return tuple(replace(spec, name=self._shared(spec.name)) for spec in self._runner.inputs)
+
+    def __enter__(self) -> Renamed:
+        """Load the model."""
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the model."""
+        self._runner.__exit__(kind, error, traceback)
+
+    def __call__(self, feeds: Feeds) -> Outputs:
+        """Run the model once."""
+        own = {spec.name: feeds[self._shared(spec.name)] for spec in self._runner.inputs}
+        return self._runner(own)
+
+    def _shared(self, name: str) -> str:
+        return self._rename.get(name, name)

@@ -1,0 +1,243 @@
+"""A Hugging Face folder (``config.json`` and safetensors) as a source, through transformers.
+
+The class is the one ``config.json`` names, or the auto class of the task asked for. Code in the
+folder is never run (``trust_remote_code`` stays off) and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from toolkit.artifacts import DimRange, Shapes, TensorSpec
+from toolkit.checkpoint import open_checkpoint
+from toolkit.errors import CapabilityError, CheckpointError, RecipeError
+from toolkit.sources.base import torch_dtype
+from toolkit.sources.heads import Head, Pooling, SentenceEmbedding, TokenLogits
+
+__all__ = ["TASKS", "HuggingFaceSource"]
+
+# Task name: suffixes of the architectures that do it, and transformers' auto class for it.
+TASKS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "sequence-classification": (
+        ("ForSequenceClassification",),
+        "AutoModelForSequenceClassification",
+    ),
+    "token-classification": (("ForTokenClassification",), "AutoModelForTokenClassification"),
+    "masked-lm": (("ForMaskedLM",), "AutoModelForMaskedLM"),
+    "causal-lm": (("ForCausalLM", "LMHeadModel"), "AutoModelForCausalLM"),
+    "sentence-embedding": (("Model",), "AutoModel"),
+}
+
+
+@dataclass(frozen=True)
+class HuggingFaceSource:
+    """An encoder with a head, a masked or causal language model, or a sentence encoder.
+
+    Attributes:
+        name: A short name for messages.
+        folder: The checkpoint folder.
+        task: A key of ``TASKS``, or ``auto`` to follow ``config.json``'s architecture.
+    """
+
+    name: str
+    folder: Path
+    task: str = "auto"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Weights, configuration and tokenizer files."""
+        return tuple(sorted(p for p in self.folder.rglob("*") if p.is_file()))
+
+    @property
+    def description(self) -> str:
+        """Architecture and task."""
+        return f"{(self.config.architectures or ['unnamed architecture'])[0]}, {self.head}"
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration object of transformers.
+
+        Raises:
+            CheckpointError: If the folder or its model type cannot be used.
+        """
+        open_checkpoint(self.folder)  # refuses pickles, escapes and malformed files first
+        auto = _transformers().AutoConfig
+        try:
+            return auto.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        except (ValueError, OSError, KeyError) as error:
+            raise CheckpointError(
+                f"{self.folder}: config.json is not one transformers can read: {_first(error)}",
+                hint="models that need code of their own can be used through a factory",
+            ) from error
+
+    @cached_property
+    def head(self) -> str:
+        """The task, resolved.
+
+        Raises:
+            CheckpointError: If ``config.json`` names no architecture that is known here.
+        """
+        if self.task != "auto":
+            return self.task
+        architecture = (self.config.architectures or [""])[0]
+        for task, (suffixes, _) in TASKS.items():
+            if architecture.endswith(suffixes):
+                return task
+        raise CheckpointError(
+            f"{self.folder}: architecture {architecture or 'not named in config.json'!r} "
+            "has no known head",
+            hint="name the task: " + " | ".join(TASKS),
+        )
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """``input_ids`` and ``attention_mask``, plus ``token_type_ids`` where the model has types.
+
+        All int64 ``[batch, sequence]``.
+        """
+        shape = ("batch", "sequence")
+        vocab, types = self.config.vocab_size, getattr(self.config, "type_vocab_size", None) or 0
+        specs = [
+            TensorSpec("input_ids", "int64", shape, low=0, high=vocab),
+            TensorSpec("attention_mask", "int64", shape, low=0, high=2, role="mask"),
+        ]
+        if types > 1:
+            specs.append(TensorSpec("token_type_ids", "int64", shape, low=0, high=types))
+        return tuple(specs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """``logits``, or ``sentence_embedding`` and ``last_hidden_state``."""
+        if self.head == "sentence-embedding":
+            return ("sentence_embedding", "last_hidden_state")
+        return ("logits",)
+
+    @property
+    def max_sequence(self) -> int | None:
+        """The longest sequence the positions allow; None where they are unbounded.
+
+        RoBERTa's positions start after the padding index, so two of its table are not usable.
+        """
+        table = getattr(self.config, "max_position_embeddings", None)
+        if table is None or table <= 0:
+            return None
+        offset_types = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"}
+        offset = (self.config.pad_token_id or 0) + 1
+        return int(table) - (offset if self.config.model_type in offset_types else 0)
+
+    def default_shapes(self) -> Shapes:
+        """Ranges for ``batch`` and ``sequence`` when the recipe gives none."""
+        longest = min(self.max_sequence or 512, 512)
+        return {"batch": DimRange(1, 4, 16), "sequence": DimRange(1, min(128, longest), longest)}
+
+    def check_shapes(self, shapes: Shapes) -> None:
+        """Refuse sequences longer than the model's positions.
+
+        Raises:
+            RecipeError: If ``sequence`` reaches past ``max_sequence``.
+        """
+        longest, asked = self.max_sequence, shapes["sequence"].max
+        if longest is not None and asked > longest:
+            raise RecipeError(
+                f"shapes.sequence reaches {asked}, but {self.name!r} has {longest} positions",
+                hint=f"sequence: [1, {min(128, longest)}, {longest}]",
+            )
+
+    def load(self, dtype: str = "float32") -> nn.Module:
+        """Load weights and head.
+
+        Raises:
+            CheckpointError: If the folder lacks weights that the architecture needs; transformers
+                would fill them at random.
+        """
+        _, auto_name = TASKS[self.head]
+        auto = getattr(_transformers(), auto_name)
+        try:
+            # Eager attention is the plain formula; it exports to standard ops in every opset.
+            model, report = auto.from_pretrained(
+                self.folder,
+                config=self.config,
+                dtype=torch_dtype("float32"),
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (ValueError, OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.folder}: transformers cannot load it: {_first(error)}"
+            ) from error
+        _check_complete(self.folder, report)
+        return self._head(model).to(torch_dtype(dtype)).eval()
+
+    def _head(self, model: nn.Module) -> Head:
+        names = tuple(spec.name for spec in self.inputs)
+        if self.head == "sentence-embedding":
+            return SentenceEmbedding(model, names, read_pooling(self.folder))
+        return TokenLogits(model, names, cached=self.head == "causal-lm")
+
+
+def read_pooling(folder: Path) -> Pooling:
+    """How sentence-transformers pools this folder; mean without normalisation if it says nothing.
+
+    Raises:
+        CheckpointError: If the folder asks for a pooling that is not mean, cls or max.
+    """
+    normalise = "Normalize" in _text(folder / "modules.json")
+    text = _text(folder / "1_Pooling" / "config.json")
+    if not text:
+        return Pooling("mean", normalise)
+    asked = [key for key, on in json.loads(text).items() if key.startswith("pooling_mode") and on]
+    modes = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_max_tokens": "max",
+    }
+    if len(asked) != 1 or asked[0] not in modes:
+        raise CheckpointError(
+            f"{folder}: pooling {', '.join(asked) or 'none'} is not one of mean, cls, max"
+        )
+    return Pooling(modes[asked[0]], normalise)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are missing, first {missing[0]!r}",
+            hint="a head that was never trained would be random; name another task, or add it",
+        )
+    mismatched = sorted(map(str, report.get("mismatched_keys", ())))
+    if mismatched:
+        raise CheckpointError(
+            f"{folder}: a weight's shape differs from config.json: {mismatched[0]}"
+        )
+
+
+def _transformers() -> Any:
+    try:
+        import transformers  # noqa: PLC0415  (an optional extra, and slow to import)
+    except ImportError as error:
+        raise CapabilityError(
+            "Hugging Face checkpoints need the transformers package, which is not installed",
+            hint="pip install 'ensemble-to-engine[hf]'",
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
