@@ -70,4 +70,5 @@ def dims(sizes: dict[str, int]) -> str:
 
 def unbroken(text: str) -> Markup:
     """A sentence, escaped, in which no line ends inside ``3.21e-07``."""
-    return Markup(_SCIENTIFIC.sub(r'<span class="unbroken">\g<0></span>', escape(text)))  # noqa: S704
+    escaped = str(escape(text))  # a Markup would escape the replacement as well
+    return Markup(_SCIENTIFIC.sub(r'<span class="unbroken">\g<0></span>', escaped))  # noqa: S704
