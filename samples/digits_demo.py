@@ -60,8 +60,9 @@ class Ensemble:
 
     @property
     def proven(self) -> bool:
-        """The verdict of the bundle's parity proof."""
-        return bool(json.loads((ROOT / self.bundle / "parity.json").read_text())["passed"])
+        """Whether the bundle's parity proof passed."""
+        manifest = json.loads((ROOT / self.bundle / "manifest.json").read_text(encoding="utf-8"))
+        return bool(manifest["verdict"] == "passed")
 
 
 ENSEMBLES = (
@@ -205,10 +206,10 @@ def main() -> None:
     for each in ENSEMBLES:
         run("toolkit", "export", each.recipe, "-o", each.bundle, "--allow-code")
     figures = measure()
-    CONSOLE.print(table(figures))
+    CONSOLE.print("", table(figures), "", sep="\n")
     broken = list(broken_promises(figures))
     for promise in broken:
-        CONSOLE.print(f"[red]does not hold:[/red] {promise}")
+        CONSOLE.print(f"[red]does not hold:[/red] {promise}", soft_wrap=True)
     if broken:
         sys.exit(1)
     closing = CLOSING.format(count=len(figures.label), seconds=time.monotonic() - started)

@@ -133,7 +133,7 @@ def demo(recipes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for index, each in enumerate(digits_demo.ENSEMBLES):
         folder = tmp_path / str(index)
         folder.mkdir()
-        (folder / "parity.json").write_text(json.dumps({"passed": True}))
+        (folder / "manifest.json").write_text(json.dumps({"verdict": "passed"}))
         (folder / "model.plan").write_bytes(b"0" * 7000)
         bundles.append(replace(each, bundle=str(folder)))
     monkeypatch.setattr(digits_demo, "ENSEMBLES", tuple(bundles))
@@ -152,7 +152,7 @@ def test_the_demo_refuses_an_ensemble_that_does_not_help(demo) -> None:
 
 def test_the_demo_refuses_a_failed_proof(demo) -> None:
     bundle = Path(demo.ENSEMBLES[0].bundle)
-    (bundle / "parity.json").write_text(json.dumps({"passed": False}))
+    (bundle / "manifest.json").write_text(json.dumps({"verdict": "failed"}))
     broken = list(demo.broken_promises(figures_of(demo, [1, 2, 3])))
     assert broken == [f"the linear ensemble failed its parity proof: {bundle}/report.html"]
 
