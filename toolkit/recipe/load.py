@@ -127,14 +127,13 @@ def _without_unset(data: dict[str, Any]) -> dict[str, Any]:
     """Leave out keys that say nothing; None inside ``kwargs`` is a value and stays."""
     kept: dict[str, Any] = {}
     for key, value in data.items():
-        if value is None or value in ({}, []):
-            continue
-        if key == "kwargs" or not isinstance(value, (dict, list)):
-            kept[key] = value
-        elif isinstance(value, dict):
-            kept[key] = _without_unset(value)
-        else:
-            kept[key] = [_without_unset(v) if isinstance(v, dict) else v for v in value]
+        trimmed = value
+        if key != "kwargs" and isinstance(value, dict):
+            trimmed = _without_unset(value)
+        elif key != "kwargs" and isinstance(value, list):
+            trimmed = [_without_unset(v) if isinstance(v, dict) else v for v in value]
+        if trimmed is not None and trimmed not in ({}, []):
+            kept[key] = trimmed
     return kept
 
 
