@@ -83,11 +83,6 @@ def _check_agreement(tree: Ensemble, prefix: str, values: Mapping[str, ir.Value]
     name = tree.combination.output
     found = {prefix + member: signature(value) for member, value in values.items()}
     listing = ", ".join(f"{member!r} has {what}" for member, what in found.items())
-    if any(value.shape is None for value in values.values()):
-        raise GraphError(
-            f"output {name!r} must have a known shape in every member: {listing}",
-            hint="run ONNX shape inference on the member, or export it again",
-        )
     if len(set(found.values())) > 1:
         raise GraphError(
             f"members disagree about output {name!r}: {listing}",

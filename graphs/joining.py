@@ -13,7 +13,7 @@ from graphs.members import Member
 from graphs.tensors import values_of
 from graphs.tree import Ensemble, Leaf
 
-__all__ = ["Dim", "join_inputs", "name_inputs", "signature"]
+__all__ = ["Dim", "dims_of", "join_inputs", "name_inputs", "signature"]
 
 Dim = int | str | None
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
@@ -116,15 +116,11 @@ def _unify(first: ir.Value, other: ir.Value, symbols: dict[str, str]) -> bool:
         return True
     if len(first.shape) != len(other.shape):
         return False
-    pairs = zip(dims_of(first.shape), dims_of(other.shape), strict=True)
-    for axis, (wanted, found) in enumerate(pairs):
-        if wanted is None:
-            first.shape[axis] = found
-        elif found is None or wanted == found:
-            continue
-        elif not _same_symbol(wanted, found, symbols):
-            return False
-    return True
+    pairs = list(zip(dims_of(first.shape), dims_of(other.shape), strict=True))
+    # What one member leaves open the other decides.
+    first.shape = ir.Shape(found if wanted is None else wanted for wanted, found in pairs)
+    closed = [pair for pair in pairs if None not in pair and pair[0] != pair[1]]
+    return all(_same_symbol(wanted, found, symbols) for wanted, found in closed)
 
 
 def _same_symbol(wanted: Dim, found: Dim, symbols: dict[str, str]) -> bool:

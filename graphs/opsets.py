@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 import onnx
 import onnx_ir as ir
-from onnx import version_converter
+from onnx import shape_inference, version_converter
 
 from graphs.errors import GraphError
 from graphs.ops import DOMAIN, MIN_OPSET
 from graphs.store import SMALL
 
 __all__ = ["common_opset", "convert"]
+
+_FAILURES = (RuntimeError, shape_inference.InferenceError, version_converter.ConvertError)
 
 
 def common_opset(models: list[tuple[str, ir.Model]]) -> dict[str, int]:
@@ -58,7 +60,7 @@ def convert(model: ir.Model, name: str, opset: int) -> ir.Model:
 
     try:
         return _without_weights(model, converter)
-    except (RuntimeError, version_converter.ConvertError) as error:
+    except _FAILURES as error:
         reason = str(error).strip().splitlines()[-1]
         raise GraphError(
             f"member {name!r} has opset {found} and cannot be converted to {opset}: {reason}",
@@ -86,11 +88,13 @@ def _without_weights(
         value.const_value = None
         if not value.is_graph_input():
             graph.inputs.append(value)
-    # The converter refuses domains it does not know only where their nodes need an adapter.
     converted = ir.serde.deserialize_model(converter(ir.serde.serialize_model(model)))
     for value in list(converted.graph.inputs):
         if value.name in large:
             converted.graph.inputs.remove(value)
             value.const_value = large[value.name]
             converted.graph.register_initializer(value)
+    for old, new in zip(graph.outputs, converted.graph.outputs, strict=True):
+        # The converter infers shapes anew, and its names for dimensions are not the model's.
+        new.shape = old.shape
     return converted

@@ -19,9 +19,10 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import checker
+from onnx_ir.passes import common
 
 from graphs.errors import GraphError
-from graphs.tensors import check_tensors
+from graphs.tensors import check_tensors, check_text
 
 __all__ = ["IR_VERSION", "SMALL", "data_path", "load", "save"]
 
@@ -43,17 +44,22 @@ def load(path: Path) -> ir.Model:
         GraphError: If there is no such file, it is no ONNX model, or its data file is missing,
             truncated or outside the model's folder.
     """
-    proto = read_proto(path)
+    proto = _read_proto(path)
     try:
         model = ir.serde.deserialize_model(proto)
     except (ir.serde.SerdeError, ValueError, TypeError, KeyError) as error:
         raise GraphError(f"{path} is a malformed ONNX model: {_first_line(error)}") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
+    check_text(model, path)
     check_tensors(model, path)
+    with _validated(f"{path} is not valid ONNX"), _same_order(model.graph):
+        if any(output.shape is None for output in model.graph.outputs):
+            common.ShapeInferencePass()(model)
+        common.CheckerPass()(model)
     return model
 
 
-def read_proto(path: Path) -> onnx.ModelProto:
+def _read_proto(path: Path) -> onnx.ModelProto:
     """Parse the file without its external data.
 
     Raises:
@@ -85,15 +91,27 @@ def save(model: ir.Model, out: Path) -> None:
     with _reported(out), _staging(out) as folder:
         staged = folder / out.name
         ir.save(model, staged, external_data=data_path(out).name, size_threshold_bytes=SMALL - 1)
-        _check(staged, out)
+        with _validated(f"{out.name} would not be valid ONNX"):
+            checker.check_model(str(staged))
         _publish(staged, out)
 
 
-def _check(staged: Path, out: Path) -> None:
+@contextmanager
+def _validated(verdict: str) -> Iterator[None]:
     try:
-        checker.check_model(str(staged))
-    except checker.ValidationError as error:
-        raise GraphError(f"{out.name} would not be valid ONNX: {_first_line(error)}") from error
+        yield
+    except (checker.ValidationError, ir.serde.SerdeError, UnicodeDecodeError) as error:
+        raise GraphError(f"{verdict}: {_first_line(error)}") from error
+
+
+@contextmanager
+def _same_order(graph: ir.Graph) -> Iterator[None]:
+    """The library takes large initializers out while it calls ONNX, and puts them back last."""
+    order = list(graph.initializers.values())
+    yield
+    graph.initializers.clear()
+    for value in order:
+        graph.register_initializer(value)
 
 
 def _publish(staged: Path, out: Path) -> None:
@@ -124,7 +142,8 @@ def _reported(out: Path) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
+    """The first line of the innermost cause: libraries wrap it in dumps of what they held."""
     cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]

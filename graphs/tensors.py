@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphs.errors import GraphError
 
-__all__ = ["check_tensors", "graphs_of", "nodes_of", "values_of"]
+__all__ = ["check_tensors", "check_text", "graphs_of", "nodes_of", "values_of"]
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
@@ -33,6 +33,31 @@ def values_of(model: ir.Model) -> Iterator[ir.Value]:
             if id(value) not in seen:
                 seen.add(id(value))
                 yield value
+
+
+def check_text(model: ir.Model, path: Path) -> None:
+    """Refuse names that are not UTF-8, which protobuf hands over as bytes.
+
+    Raises:
+        GraphError: At the first such name.
+    """
+    for text in _texts(model):
+        if isinstance(text, bytes):
+            raise GraphError(f"{path} is a malformed ONNX model: {text!r} is not UTF-8 text")
+
+
+def _texts(model: ir.Model) -> Iterator[object]:
+    yield from (model.producer_name, model.producer_version, model.domain, model.doc_string)
+    yield from model.metadata_props.items()
+    functions = [(f.name, f.domain, f.overload, *f.opset_imports) for f in model.functions.values()]
+    yield from (text for texts in functions for text in texts)
+    for graph in graphs_of(model):
+        yield from (graph.name, *graph.opset_imports)
+    for node in nodes_of(model):
+        yield from (node.name, node.op_type, node.domain, node.overload, *node.attributes)
+    for value in values_of(model):
+        yield value.name
+        yield from (getattr(dim, "value", dim) for dim in value.shape or ())
 
 
 def check_tensors(model: ir.Model, path: Path) -> None:

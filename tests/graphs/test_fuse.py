@@ -299,14 +299,6 @@ def test_integers_are_not_interpolated(tmp_path):
     )
 
 
-def test_the_shape_of_the_combined_output_must_be_known(tmp_path):
-    tree = Ensemble("root", identities(tmp_path, 2, dims="[]"), LINEAR)
-    assert refusal(tree, tmp_path).message == (
-        "output 'logits' must have a known shape in every member: "
-        "'m0' has float32[unknown shape], 'm1' has float32[unknown shape]"
-    )
-
-
 def test_a_scalar_is_no_distribution(tmp_path):
     tree = Ensemble("root", identities(tmp_path, 2, dims=""), LINEAR)
     assert refusal(tree, tmp_path).message == (
