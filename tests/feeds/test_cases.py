@@ -58,6 +58,15 @@ def test_feeds_have_the_shape_the_case_promises_and_repeat():
         np.testing.assert_array_equal(first["image"], second["image"])
 
 
+def test_a_case_keeps_its_contents_when_the_cases_around_it_change():
+    def ids(shapes):
+        made = {case.name: case for case in cases([IDS, MASK], shapes, seed=0, count=0)}
+        return made["corner: batch=3 sequence=8"].feeds()["input_ids"]
+
+    wider = {"batch": DimRange(1, 2, 3), "sequence": DimRange(2, 8, 20)}
+    np.testing.assert_array_equal(ids(SHAPES), ids(wider))
+
+
 def test_another_seed_draws_other_contents():
     one, other = (cases([IMAGE], SHAPES, seed=seed, count=0)[0] for seed in (0, 1))
     assert one.name == other.name

@@ -54,7 +54,7 @@ def test_an_error_loses_no_margin_over_twice_its_size(reference, error):
 
 
 def test_a_changed_choice_is_counted_with_its_margin():
-    found = behaviour([[3.0, 1.0, 0.0], [5.0, 1.0, 0.0]], [[1.0, 3.0, 0.0], [5.0, 1.0, 0.0]])
+    found = behaviour([[3.0, 1.0, 0.0], [5.0, 1.0, 0.0]], [[0.0, 9.0, 0.0], [5.0, 1.0, 0.0]])
     assert (found.rows, found.agreed, found.lost_margin) == (2, 1, 2.0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,6 +45,10 @@ def test_a_healthy_candidate_passes():
         assert row.agreed == row.rows > 0
         assert row.kl_max is not None
         assert row.kl_max < 1e-10
+        assert row.ratio == row.rms / max(row.baseline_rms, 2.0**-23)
+        assert row.rms <= row.max <= row.max_limit == 1e-4
+    assert [row.candidate for row in report.healthy] == ["numpy float32"] * len(report.classes)
+    assert [row.rms for row in report.healthy] != [row.rms for row in report.classes]
 
 
 @given(st.integers(0, 4), st.sampled_from([1.001, 0.999]))
@@ -188,6 +194,16 @@ def test_without_a_baseline_the_ratio_is_not_run_and_not_passed():
     assert status["max"] == "pass"
     assert report.passed
     assert all(row.ratio is None for row in report.classes)
+
+
+def test_what_was_not_run_never_passes():
+    (verdict,) = run(candidate()).verdicts
+    assert verdict.passed
+    for gate in ("ran", "finite", "max"):
+        checks = tuple(c for c in verdict.checks if c.gate != gate)
+        assert not replace(verdict, checks=checks).passed
+        (missing,) = (replace(c, status="not run") for c in verdict.checks if c.gate == gate)
+        assert not replace(verdict, checks=(*checks, missing)).passed
 
 
 def test_only_one_model_is_loaded_at_a_time():

@@ -136,6 +136,22 @@ def test_names_from_a_stranger_are_text():
     assert not any(name.startswith("on") for _, found in parsed.tags for name in found)
 
 
+def test_what_a_runtime_says_is_text():
+    def broken(x, y):
+        raise RuntimeError(EVIL)
+
+    page = render_report(ReportContext("digits", proof(altered(broken))))
+    assert "<script" not in page
+    assert EVIL in Elements(page).text
+
+
+def test_failed_outputs_come_first():
+    wrong = altered(lambda x, y: y + np.float32(1), name="wrong")
+    text = Elements(render_report(ReportContext("d", proof(candidate(), wrong)))).text
+    checks = text[text.index("Checks") : text.index("Errors against the budget")]
+    assert checks.index("wrong") < checks.index("candidate")
+
+
 def test_the_page_shows_models_tables_files_lineage_and_versions(healthy):
     context = ReportContext(
         "digits",
@@ -217,6 +233,8 @@ def test_many_outputs_show_some_figures_and_say_how_many_are_left():
     report = prove(runner, runner, [runner], some_cases(0), [OutputSpec(name) for name in names])
     page = render_report(ReportContext("llama", json.loads(report.to_json())))
     assert page.count("<svg") == 6
+    ids = [found["id"] for _, found in Elements(page).tags if "id" in found]
+    assert len(ids) == len(set(ids)) >= 6
     assert "3 more outputs: see the numbers below." in page
 
 

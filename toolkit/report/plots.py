@@ -54,7 +54,7 @@ def error_histogram(curves: Sequence[Curve], limit: float | None, title: str) ->
         axes = figure.add_subplot()
         _draw(axes, curves, limit)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg")
     return _inline(text.getvalue(), title)
 
 
@@ -109,7 +109,7 @@ def _steps(histogram: Mapping[int, int]) -> tuple[list[float], list[float]]:
 
 
 def _inline(svg: str, title: str) -> str:
-    """The bare ``<svg>`` element: no prolog, no numbered identifiers, colours from the page."""
+    """The bare ``<svg>`` element: without prolog, date and numbered identifiers."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r' id="[a-zA-Z]+[\w.]*_\d+"', "", body)
