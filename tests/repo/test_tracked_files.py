@@ -12,7 +12,8 @@ ADDRESSES = (
     "arxiv.org",
     "docs.nvidia.com",
     "docs.python.org",
-    "git-lfs",  # how the pointer of a large file begins, which checkpoints are checked for
+    "git-lfs",  # how the pointer to a large file begins, which checkpoints are searched for
+    "git-lfs.github.com/spec",
     "github.com",
     "huggingface.co/docs",
     "hypothesis.readthedocs.io",
