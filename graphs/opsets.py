@@ -10,7 +10,7 @@ from onnx import shape_inference, version_converter
 
 from graphs.errors import GraphError
 from graphs.ops import DOMAIN, MIN_OPSET
-from graphs.store import SMALL
+from graphs.tensors import SMALL
 
 __all__ = ["common_opset", "convert"]
 

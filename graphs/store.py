@@ -22,14 +22,12 @@ from onnx import checker
 from onnx_ir.passes import common
 
 from graphs.errors import GraphError
-from graphs.tensors import check_tensors, check_text
+from graphs.tensors import SMALL, check_tensors, check_text, read_small
 
-__all__ = ["IR_VERSION", "SMALL", "data_path", "load", "save"]
+__all__ = ["IR_VERSION", "data_path", "load", "save"]
 
 # IR version 10 is read by ONNX Runtime since 1.18 and by TensorRT since 10.
 IR_VERSION = 10
-# Tensors below this many bytes stay inside the model file, where a reader expects constants.
-SMALL = 1024
 
 
 def data_path(path: Path) -> Path:
@@ -52,9 +50,12 @@ def load(path: Path) -> ir.Model:
     ir.external_data.set_base_dir(model.graph, path.parent)
     check_text(model, path)
     check_tensors(model, path)
+    read_small(model)
     with _validated(f"{path} is not valid ONNX"), _same_order(model.graph):
         if any(output.shape is None for output in model.graph.outputs):
             common.ShapeInferencePass()(model)
+        # Not by path: weights inside the file would lie in memory twice. The library takes large
+        # ones out before it calls ONNX, and small ones are never external by now.
         common.CheckerPass()(model)
     return model
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from graphs.errors import GraphError
 
-__all__ = ["check_tensors", "check_text", "graphs_of", "nodes_of", "values_of"]
+__all__ = [
+    "SMALL",
+    "check_tensors",
+    "check_text",
+    "graphs_of",
+    "nodes_of",
+    "read_small",
+    "values_of",
+]
+
+# Tensors below this many bytes stay inside the model file, where a reader expects constants.
+SMALL = 1024
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
@@ -58,6 +71,32 @@ def _texts(model: ir.Model) -> Iterator[object]:
     for value in values_of(model):
         yield value.name
         yield from (getattr(dim, "value", dim) for dim in value.shape or ())
+
+
+def read_small(model: ir.Model) -> None:
+    """Take tensors out of external data that belong inside the file.
+
+    Those are the small ones and the attributes of nodes. ONNX's C++ library, given a model in
+    memory, looks for external data in the working directory, so it must not see any.
+    """
+    for graph in graphs_of(model):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes < SMALL:
+                value.const_value = _in_memory(tensor)
+    for node in nodes_of(model):
+        for name, attribute in list(node.attributes.items()):
+            if attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+                continue
+            tensor = attribute.as_tensor()
+            if isinstance(tensor, ir.ExternalTensor):
+                node.attributes[name] = ir.AttrTensor(name, _in_memory(tensor))
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor[npt.NDArray[np.generic]]:
+    array = tensor.numpy().copy()
+    tensor.release()
+    return ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
 
 def check_tensors(model: ir.Model, path: Path) -> None:

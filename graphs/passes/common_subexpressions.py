@@ -28,10 +28,11 @@ class CommonSubexpressions:
 
     def apply(self, model: ir.Model) -> PassReport:
         """Sites are the names of the removed nodes."""
-        before = [node.name or node.op_type for node in model.graph]
+        before = list(model.graph)
         common.CommonSubexpressionEliminationPass()(model)
-        after = {node.name or node.op_type for node in model.graph}
-        return PassReport(self.name, tuple(name for name in before if name not in after))
+        after = set(model.graph)
+        gone = tuple(node.name or node.op_type for node in before if node not in after)
+        return PassReport(self.name, gone)
 
     def ensures(self, model: ir.Model) -> None:
         """Elimination is the library's; the checker at the end judges the graph."""

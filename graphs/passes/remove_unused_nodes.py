@@ -25,18 +25,23 @@ class RemoveUnusedNodes:
 
     def apply(self, model: ir.Model) -> PassReport:
         """Sites are the names of removed nodes, initializers and functions."""
-        before = _names(model)
+        before = _content(model)
         common.RemoveUnusedNodesPass()(model)
         common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         common.RemoveUnusedOpsetsPass()(model)
-        after = set(_names(model))
-        return PassReport(self.name, tuple(name for name in before if name not in after))
+        after = {id(thing) for thing, _ in _content(model)}
+        return PassReport(
+            self.name, tuple(name for thing, name in before if id(thing) not in after)
+        )
 
     def ensures(self, model: ir.Model) -> None:
         """Removal is the library's; the checker at the end judges the graph."""
 
 
-def _names(model: ir.Model) -> list[str]:
-    nodes = [node.name or node.op_type for node in nodes_of(model)]
-    functions = [function.name for function in model.functions.values()]
-    return [*nodes, *model.graph.initializers, *functions]
+def _content(model: ir.Model) -> list[tuple[object, str]]:
+    """Everything that can be removed, with its name; nodes need not have one of their own."""
+    return [
+        *((node, node.name or node.op_type) for node in nodes_of(model)),
+        *((value, str(value.name)) for value in model.graph.initializers.values()),
+        *((function, function.name) for function in model.functions.values()),
+    ]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from graphs import GraphError, PassReport, StripExporterMetadata, describe, rewrite, store
 from tests.graphs.models import net, run, write
@@ -123,6 +123,37 @@ def test_external_data_must_be_whole_and_inside(changes, message, tmp_path):
     (tmp_path / "outside.data").write_bytes(bytes(2400))
     path = external(tmp_path / "m", **changes)
     assert refusal(path).message == f"{path}: tensor 'weight' {message}"
+
+
+def test_small_external_tensors_are_taken_in(tmp_path, monkeypatch):
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    net (float[b, 4] x) => (float[b, 4] y) { y = Mul (x, weight) }
+    """
+    path = write(tmp_path / "model.onnx", text, weight=np.arange(4, dtype=np.float32))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="w", size_threshold=0)
+    monkeypatch.chdir(tmp_path.parent)
+    rewrite(path, [], tmp_path / "out.onnx")
+    (tmp_path / "w").unlink()
+    x = np.ones((1, 4), np.float32)
+    assert np.array_equal(run(tmp_path / "out.onnx", x=x), [[0, 1, 2, 3]])
+
+
+def test_attributes_in_external_data_are_taken_in(tmp_path):
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    net (float[b, 2] x) => (float[b, 2] y)
+    { weight = Constant <value = float[2] {2, 3}> ()  y = Mul (x, weight) }
+    """
+    path = write(tmp_path / "model.onnx", text)
+    proto = onnx.load(path)
+    tensor = proto.graph.node[0].attribute[0].t
+    tensor.CopyFrom(numpy_helper.from_array(np.array([2, 3], np.float32)))
+    external_data_helper.set_external_data(tensor, "w")
+    onnx.save(proto, path)
+    rewrite(path, [], tmp_path / "out.onnx")
+    (tmp_path / "w").unlink()
+    assert np.array_equal(run(tmp_path / "out.onnx", x=np.ones((1, 2), np.float32)), [[2, 3]])
 
 
 def test_a_negative_offset_is_refused(tmp_path):
