@@ -169,6 +169,7 @@ class HuggingFaceSource:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # reported below, with names and shapes
                 output_loading_info=True,
             )
         except (ValueError, OSError, RuntimeError) as error:
