@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +185,10 @@ def _inside(folder: Path, name: str) -> Path:
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     path = _inside(folder, name)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for a writer
+            raise CheckpointError(f"{path} is not a regular file, and a JSON file was wanted")
+        size = status.st_size
         if size > MAX_JSON_BYTES:
             raise CheckpointError(
                 f"{path} has {size:,} bytes, over the limit of {MAX_JSON_BYTES:,}"
