@@ -66,7 +66,7 @@ class Recipe(RecipeModel):
     engine: Annotated[EngineSettings, Field(description="How a TensorRT-RTX engine is built.")] = (
         EngineSettings()
     )
-    parity: Annotated[ParitySettings, Field(description="How much proof is asked for.")] = (
+    parity: Annotated[ParitySettings, Field(description="What the parity proof runs.")] = (
         ParitySettings()
     )
     seed: Annotated[Seed, Field(description="Seed of everything random.")] = 0
