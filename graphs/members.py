@@ -50,8 +50,9 @@ def leaves(tree: Leaf | Ensemble) -> Iterator[tuple[str, Leaf]]:
 def read_member(prefix: str, leaf: Leaf) -> Member:
     """Load a leaf and bring it into the form that fusing expects.
 
-    Inputs with a default value become constants, and large ``Constant`` nodes initializers, so
-    that they can be shared and written outside the protobuf message.
+    Inputs with a default value become constants; initializers of subgraphs and large ``Constant``
+    nodes become initializers of the main graph, where they can be shared and written outside the
+    protobuf message.
 
     Raises:
         GraphError: If the file cannot be used, or ``rename`` names an input it does not have.
@@ -59,6 +60,7 @@ def read_member(prefix: str, leaf: Leaf) -> Member:
     model = store.load(leaf.path)
     name = prefix.rstrip("/") or leaf.name
     common.RemoveInitializersFromInputsPass()(model)
+    common.LiftSubgraphInitializersToMainGraphPass()(model)
     common.LiftConstantsToInitializersPass(size_limit=256)(model)
     if not model.graph.outputs:
         raise GraphError(f"member {name!r} ({leaf.path.name}) has no outputs")

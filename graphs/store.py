@@ -22,7 +22,7 @@ from onnx import checker
 from onnx_ir.passes import common
 
 from graphs.errors import GraphError
-from graphs.tensors import SMALL, check_tensors, check_text, read_small
+from graphs.tensors import SMALL, check_tensors, check_text, has_external, read_small
 
 __all__ = ["IR_VERSION", "data_path", "load", "save"]
 
@@ -51,6 +51,9 @@ def load(path: Path) -> ir.Model:
     check_text(model, path)
     check_tensors(model, path)
     read_small(model)
+    if any(has_external(graph) for graph in model.graph.subgraphs()):
+        # Only the main graph's large initializers are kept out of ONNX's C++ library.
+        common.LiftSubgraphInitializersToMainGraphPass()(model)
     with _validated(f"{path} is not valid ONNX"), _same_order(model.graph):
         if any(output.shape is None for output in model.graph.outputs):
             common.ShapeInferencePass()(model)

@@ -16,6 +16,7 @@ __all__ = [
     "check_tensors",
     "check_text",
     "graphs_of",
+    "has_external",
     "nodes_of",
     "read_small",
     "values_of",
@@ -91,6 +92,12 @@ def read_small(model: ir.Model) -> None:
             tensor = attribute.as_tensor()
             if isinstance(tensor, ir.ExternalTensor):
                 node.attributes[name] = ir.AttrTensor(name, _in_memory(tensor))
+
+
+def has_external(graph: ir.Graph) -> bool:
+    """Whether an initializer of this graph lies in external data."""
+    values = graph.initializers.values()
+    return any(isinstance(value.const_value, ir.ExternalTensor) for value in values)
 
 
 def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor[npt.NDArray[np.generic]]:

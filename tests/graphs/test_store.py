@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from onnx import TensorProto, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, external_data_helper, helper, numpy_helper, parser
 
 from graphs import GraphError, PassReport, StripExporterMetadata, describe, rewrite, store
 from tests.graphs.models import net, run, write
@@ -154,6 +154,37 @@ def test_attributes_in_external_data_are_taken_in(tmp_path):
     rewrite(path, [], tmp_path / "out.onnx")
     (tmp_path / "w").unlink()
     assert np.array_equal(run(tmp_path / "out.onnx", x=np.ones((1, 2), np.float32)), [[2, 3]])
+
+
+INNER = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[b, 300] x, bool flag) => (float[b, 300] y)
+{
+  y = If (flag) <
+    then_branch = yes () => (float[b, 300] p) <float[300] weight> { p = Mul (x, weight) },
+    else_branch = no () => (float[b, 300] q) { q = Identity (x) }
+  >
+}
+"""
+
+
+def test_external_data_of_a_subgraph_moves_to_the_main_graph(tmp_path, monkeypatch):
+    path = tmp_path / "model.onnx"
+    proto = parser.parse_model(INNER)
+    weight = np.arange(300, dtype=np.float32)
+    then_branch = next(a for a in proto.graph.node[0].attribute if a.name == "then_branch").g
+    del then_branch.value_info[:]
+    (tmp_path / "w").write_bytes(weight.tobytes())
+    tensor = numpy_helper.from_array(weight, "weight")
+    external_data_helper.set_external_data(tensor, "w")
+    tensor.ClearField("raw_data")
+    then_branch.initializer.append(tensor)
+    path.write_bytes(proto.SerializeToString())
+    monkeypatch.chdir(tmp_path.parent)
+    rewrite(path, [], tmp_path / "out.onnx")
+    (tmp_path / "w").unlink()
+    x = np.ones((1, 300), np.float32)
+    assert np.array_equal(run(tmp_path / "out.onnx", x=x, flag=np.array(True)), weight[None])
 
 
 def test_a_negative_offset_is_refused(tmp_path):
