@@ -117,7 +117,9 @@ def combine(
         width = min(BLOCK, size - start)
         base, total, divisor = scratch[0, :width], scratch[1, :width], scratch[2, :width]
         high, low = scratch[3, :width], scratch[4, :width]
-        scratch[1:, :width] = 0
+        total[:] = 0
+        high[:] = 0
+        low[:] = 0
         first, target = rows[0, start : start + width], out[start : start + width]
         for j in range(width):
             base[j] = np.float64(widen(first[j]))
@@ -133,7 +135,11 @@ def combine(
         if normalize:
             _divide(total, divisor)
         for j in range(width):
-            narrow(target, j, base[j] + scale * total[j])
+            total[j] = scale * total[j]
+        for j in range(width):
+            total[j] = base[j] + (total[j] if total[j] != 0 else -0.0)
+        for j in range(width):
+            narrow(target, j, total[j])
 
 
 @compiled

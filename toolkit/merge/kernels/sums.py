@@ -29,17 +29,21 @@ BLOCK = 1024
 
 @compiled
 def weighted_sum(rows: Any, weights: Any, out: Any) -> None:
-    """Store ``sum_i weights[i] * rows[i]``, added in row order and rounded once."""
+    """Store ``sum_i weights[i] * rows[i]``, added in row order and rounded once.
+
+    Rows of weight 0 take no part, so that one weight of 1 gives that row, negative zeros included.
+    """
     count, size = rows.shape
     scratch = np.empty(BLOCK, np.float64)
     for start in range(0, size, BLOCK):
         total = scratch[: min(BLOCK, size - start)]
-        total[:] = 0
+        total[:] = -0.0  # adding to it changes nothing, not even the sign of a zero
         for i in range(count):
             weight = weights[i]
-            row = rows[i, start : start + total.size]
-            for j in range(total.size):
-                total[j] += weight * np.float64(widen(row[j]))
+            if weight != 0:
+                row = rows[i, start : start + total.size]
+                for j in range(total.size):
+                    total[j] += weight * np.float64(widen(row[j]))
         target = out[start : start + total.size]
         for j in range(total.size):
             narrow(target, j, total[j])
@@ -49,7 +53,7 @@ def weighted_sum(rows: Any, weights: Any, out: Any) -> None:
 def delta_sum(rows: Any, weights: Any, out: Any) -> None:
     """Store ``rows[0] + sum_i weights[i] * (rows[i] - rows[0])``, rounded once.
 
-    Differences are formed first, so that equal rows or zero weights give row 0 to the last bit.
+    Differences are formed first, so that equal rows or zero weights give row 0 bit for bit.
     """
     count, size = rows.shape
     scratch = np.empty((2, BLOCK), np.float64)
@@ -67,7 +71,9 @@ def delta_sum(rows: Any, weights: Any, out: Any) -> None:
                 total[j] += weight * (np.float64(widen(row[j])) - base[j])
         target = out[start : start + width]
         for j in range(width):
-            narrow(target, j, base[j] + total[j])
+            total[j] = base[j] + (total[j] if total[j] != 0 else -0.0)
+        for j in range(width):
+            narrow(target, j, total[j])
 
 
 @compiled
