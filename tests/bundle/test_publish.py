@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from toolkit.bundle import publishing
 from toolkit.bundle import publish as publish_module
+from toolkit.bundle import publishing
 from toolkit.errors import BundleError
 
 
@@ -81,11 +81,11 @@ def test_other_things_are_not_replaced(tmp_path, kind):
     else:
         out.mkdir()
         (out / "thesis.tex").write_text("thesis")
-    with pytest.raises(
-        BundleError, match=r"precious exists and is a f\w+.*, not a bundle"
-    ) as found:
-        with publishing(out):
-            pytest.fail("the body must not run")
+    with (
+        pytest.raises(BundleError, match=r"precious exists and is a f\w+.*, not a bundle") as found,
+        publishing(out),
+    ):
+        pytest.fail("the body must not run")
     assert "only bundles are replaced" in found.value.hint
     assert out.exists()
 
@@ -100,12 +100,12 @@ def test_empty_folder_is_used(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_full_disk_is_said_and_leaves_nothing(tmp_path, code):
-    with pytest.raises(
-        BundleError, match="the disk is full: writing b stopped at 3 bytes"
-    ) as found:
-        with publishing(tmp_path / "b") as draft:
-            write(draft, "old")
-            raise OSError(code, os.strerror(code))
+    with (
+        pytest.raises(BundleError, match="the disk is full: writing b stopped at 3 bytes") as found,
+        publishing(tmp_path / "b") as draft,
+    ):
+        write(draft, "old")
+        raise OSError(code, os.strerror(code))
     assert "nothing was left behind" in found.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -123,5 +123,5 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path):
 
 def test_parent_that_is_a_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BundleError, match="cannot create .*file"), publishing(tmp_path / "file/b"):
+    with pytest.raises(BundleError, match=r"cannot create .*file"), publishing(tmp_path / "file/b"):
         pytest.fail("the body must not run")

@@ -80,7 +80,7 @@ def test_weights_must_fit_exactly(shop):
     harmed["surplus"] = torch.zeros(1)
     save_file(harmed, shop / "harmed.safetensors")
     with pytest.raises(
-        CheckpointError, match="harmed.safetensors does not fit shop:linear"
+        CheckpointError, match=r"harmed\.safetensors does not fit shop:linear"
     ) as found:
         source(shop, weights=shop / "harmed.safetensors").load()
     assert "the file lacks inner.bias" in found.value.message

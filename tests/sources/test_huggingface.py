@@ -59,7 +59,7 @@ def test_unknown_architecture_lists_the_tasks(bert):
 
 def test_unknown_model_type_is_said(bert):
     edit_config(bert, model_type="mystery")
-    with pytest.raises(CheckpointError, match="config.json is not one transformers can read"):
+    with pytest.raises(CheckpointError, match=r"config\.json is not one transformers can read"):
         _ = HuggingFaceSource("bert", bert).config
 
 
@@ -67,7 +67,7 @@ def test_missing_weights_are_not_filled_at_random(bert):
     path = bert / "model.safetensors"
     kept = {n: t for n, t in load_file(path).items() if not n.startswith("classifier")}
     save_file(kept, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="2 weights are missing, first 'classifier.bias'"):
+    with pytest.raises(CheckpointError, match=r"2 weights are missing, first 'classifier\.bias'"):
         HuggingFaceSource("bert", bert).load()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import typer
@@ -24,7 +28,7 @@ def build(*names: str) -> typer.Typer:
     """A typer application with the named commands."""
     app = typer.Typer(name="toolkit", add_completion=len(names) > 1, no_args_is_help=True)
     for name in names:
-        app.command(name)(_function(name))
+        app.command(name)(_interruptible(_function(name)))
     return app
 
 
@@ -46,6 +50,43 @@ def _function(name: str) -> Callable[..., Any]:
     return function
 
 
+class _Interrupted(Exception):  # noqa: N818  (it is no error of ours)
+    """Ctrl-C, as an exception that typer passes on."""
+
+
+def _interruptible(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Report Ctrl-C as such, whatever it was turned into on the way.
+
+    An extension module that is being imported when the signal comes raises ImportError.
+    """
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **options: Any) -> Any:
+        came: list[int] = []
+        ours = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGINT)
+
+        def note(number: int, frame: FrameType | None) -> None:
+            came.append(number)
+            signal.default_int_handler(number, frame)
+
+        if ours:
+            signal.signal(signal.SIGINT, note)
+        try:
+            return function(*arguments, **options)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+        except Exception as error:
+            if came:
+                raise _Interrupted from error
+            raise
+        finally:
+            if ours:
+                signal.signal(signal.SIGINT, before)
+
+    return command
+
+
 def _guarded(call: Callable[[], Any]) -> int:
     """Run, and turn every foreseen failure into one line, a hint and an exit code."""
     try:
@@ -56,7 +97,7 @@ def _guarded(call: Callable[[], Any]) -> int:
         context = error.ctx
         where = context.command_path if context else "toolkit"
         return _fail(_one_line(error.format_message()), f"{where} --help", 2)
-    except (KeyboardInterrupt, typer.Abort):
+    except (_Interrupted, KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", "nothing was left behind; run it again to start over", 130)
     except BrokenPipeError:
         # The reader of our output went away (head, less): nobody is left to tell.

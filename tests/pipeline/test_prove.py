@@ -1,0 +1,48 @@
+"""A bundle can be proven again, wherever it and its models were moved together."""
+
+from __future__ import annotations
+
+import shutil
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from toolkit.errors import BundleError, IntegrityError
+from toolkit.pipeline import prove_bundle
+
+
+@pytest.fixture
+def moved(exported, tmp_path):
+    """The workshop and the bundle, both moved; (shop, bundle)."""
+    folder, out, _ = exported
+    shutil.copytree(folder, tmp_path / "shop")
+    shutil.copytree(out, tmp_path / "bundle")
+    return tmp_path / "shop", tmp_path / "bundle"
+
+
+def test_same_proof_again(exported, moved):
+    report = prove_bundle(moved[1], allow_code=True)
+    assert report == exported[2].report
+
+
+def test_models_elsewhere_are_found_through_root(moved, tmp_path):
+    shop, bundle = moved
+    shop.rename(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"lay in \.\./shop beside it, which is") as found:
+        prove_bundle(bundle, allow_code=True)
+    assert "--root" in found.value.hint
+    assert prove_bundle(bundle, allow_code=True, root=tmp_path / "elsewhere").passed
+
+
+def test_changed_graph_is_refused_and_judged_only_as_is(moved):
+    path = moved[1] / "model.onnx"
+    graph = onnx.load(path)
+    (weight,) = [t for t in graph.graph.initializer if t.name.endswith("inner.0.weight")]
+    scaled = numpy_helper.to_array(weight) * 1.01
+    weight.CopyFrom(numpy_helper.from_array(scaled, weight.name))
+    onnx.save(graph, path)
+    with pytest.raises(IntegrityError, match=r"model\.onnx has changed"):
+        prove_bundle(moved[1], allow_code=True)
+    report = prove_bundle(moved[1], allow_code=True, as_is=True)
+    assert not report.passed
