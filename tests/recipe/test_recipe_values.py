@@ -231,6 +231,18 @@ def test_the_resolved_text_loads_as_an_equal_recipe(model, seed, size):
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize(
+    "text", ["1e-3", "-1e5", "1.", ".5", "+.5e3", "0o17", "0x1F", "010", "1_000", "no", "~", ".inf"]
+)
+def test_text_that_looks_like_something_else_stays_text(text):
+    recipe = read(DIGITS.replace("width: 64", f"width: '{text}'"))
+    dumped = resolved_yaml(recipe)
+    assert read(dumped).leaves()[1].kwargs == {"width": text}
+    # Readers of YAML 1.1 must agree.
+    assert f"width: '{text}'" in dumped
+    assert yaml.safe_load(dumped)["model"]["ensemble"]["members"][1]["kwargs"]["width"] == text
+
+
 def test_shapes_are_checked_for_inputs_only_a_model_knows():
     specs = [TensorSpec.parse("ids", "int64[batch, sequence]")]
     problems = check_shapes(specs, {"batch": 1, "sequnce": 2})

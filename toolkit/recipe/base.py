@@ -125,6 +125,7 @@ class RecipeModel(BaseModel):
 def problems_of(error: ValidationError) -> Iterator[Problem]:
     """A validation error in the recipe's words, each problem once."""
     details = error.errors(include_url=False)
+    # pydantic runs the checks of a model that holds itself twice at its top.
     return iter(dict.fromkeys(map(_problem, details)))
 
 

@@ -65,7 +65,7 @@ def _check_confined(text: str, path: Path, context: LoadContext) -> None:
         return
     inside = Path(os.path.normpath(home / text)).is_relative_to(home)
     how = "is a symbolic link that leads" if inside else "leads"
-    raise invalid(f"{shown(text)} {how} out of {context.root} to {real}", _ROOT_HINT)
+    raise invalid(f"{shown(text)} {how} out of {context.root.absolute()} to {real}", _ROOT_HINT)
 
 
 def _check_exists(text: str, path: Path, context: LoadContext, *, folder: bool) -> None:
@@ -76,7 +76,7 @@ def _check_exists(text: str, path: Path, context: LoadContext, *, folder: bool) 
         raise invalid(f"{shown(text)} cannot be looked at: {error.strerror}") from error
     if not exists:
         raise invalid(
-            f"{shown(text)} does not exist in {context.root}, wanted {wanted}",
+            f"{shown(text)} does not exist in {context.root.absolute()}, wanted {wanted}",
             _listing(path.parent) or _download_hint(text, folder=folder),
         )
     if not right_kind:
@@ -90,7 +90,7 @@ def _listing(folder: Path) -> str:
         return ""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     listed = ", ".join(map(shown, names[:8])) + (", …" if len(names) > 8 else "")
-    return f"{folder} holds {listed}" if names else ""
+    return f"{folder.absolute()} holds {listed}" if names else ""
 
 
 def _download_hint(text: str, *, folder: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     Field,
@@ -123,7 +123,7 @@ def _range(value: Any) -> DimRange:
     ):
         found = f"[{', '.join(map(shown, value))}]" if isinstance(value, list) else shown(value)
         raise invalid(f"found {found}, wanted [min, opt, max] or one whole number")
-    if not 1 <= sizes[0] <= sizes[1] <= sizes[2] <= MAX_DIM:
+    if not 0 <= sizes[0] <= sizes[1] <= sizes[2] <= MAX_DIM or not sizes[2]:
         found = shown(value) if type(value) is int else str(value)
         raise invalid(f"found {found}, wanted 1 <= min <= opt <= max <= {MAX_DIM}")
     return DimRange(*sizes)
@@ -156,6 +156,13 @@ class ExportSettings(RecipeModel):
     opset: Annotated[
         Whole, Field(ge=18, le=23, description="ONNX operator set version of the graph.")
     ] = 20
+    precision: Annotated[
+        Literal["float32", "float16", "bfloat16"],
+        Field(
+            description="Type of weights and arithmetic; inputs, outputs and interpolation "
+            "keep theirs."
+        ),
+    ] = "float32"
 
 
 def _pass_name(value: Any) -> str:
