@@ -11,26 +11,31 @@ import onnx_ir as ir
 
 from graphs.errors import GraphError
 from graphs.ops import DOMAIN
+from graphs.origin import source_expression
 from graphs.passes.base import NearMiss, PassReport
 from graphs.tensors import graphs_of, nodes_of, values_of
 
-__all__ = ["MEMBER", "MODULE", "StripExporterMetadata"]
+__all__ = ["MEMBER", "MODULE", "SOURCE", "StripExporterMetadata"]
 
-# The two keys a node keeps: the dotted path of its PyTorch module, and its member in an ensemble.
+# The keys a node keeps: the dotted path of its PyTorch module, its member in an ensemble, and the
+# operator and line of code it comes from, so that a proof that fails can name them.
 MODULE = "module"
 MEMBER = "member"
+SOURCE = "source"
+_KEPT = {MODULE, MEMBER, SOURCE}
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _Annotated = ir.Node | ir.Value | ir.Graph | ir.Function
 
 
 @dataclass(frozen=True)
 class StripExporterMetadata:
-    """Keeps each node's module and drops stack traces, absolute paths and documentation.
+    """Keeps each node's module and expression; drops stack traces, paths and documentation.
 
     Cases:
 
     1. a node with ``pkg.torch.onnx.name_scopes`` gets ``module`` (the innermost scope) and the
-       name ``<member>/<module>/<op type>``, numbered in graph order where several agree;
+       name ``<member>/<module>/<op type>``, numbered in graph order where several agree, and
+       ``source``: the PyTorch operator and the line of code, without its file;
     2. a node without scopes keeps its name and loses the rest;
     3. scopes that are no list of strings are a near miss, and the node is treated as in 2;
     4. of the model's own metadata only keys of the exporter (``pkg.…``) are dropped.
@@ -54,10 +59,10 @@ class StripExporterMetadata:
         return PassReport(self.name, sites, tuple(misses))
 
     def ensures(self, model: ir.Model) -> None:
-        """No node or value carries a key but ``module`` and ``member``."""
+        """No node or value carries a key but ``module``, ``member`` and ``source``."""
         things: list[_Annotated] = [*nodes_of(model), *values_of(model), *graphs_of(model)]
         for thing in things:
-            extra = set(thing.metadata_props) - {MODULE, MEMBER}
+            extra = set(thing.metadata_props) - _KEPT
             if extra or thing.doc_string:
                 left = sorted(extra) or ["documentation"]
                 raise GraphError(f"{self.name} left {left[0]!r} on {thing.name!r}")
@@ -70,6 +75,8 @@ def _rename_nodes(model: ir.Model, misses: list[NearMiss]) -> Iterator[str]:
         module = scopes[id(node)]
         if module is not None:
             node.metadata_props[MODULE] = module
+            if expression := source_expression(node.metadata_props):
+                node.metadata_props[SOURCE] = expression
             node.name = _unused(_stem(node, module), taken)
             taken.add(node.name)
         if _strip(node) or module is not None:
@@ -108,7 +115,7 @@ def _unused(stem: str, taken: set[str | None]) -> str:
 
 
 def _strip(thing: _Annotated) -> bool:
-    extra = set(thing.metadata_props) - {MODULE, MEMBER}
+    extra = set(thing.metadata_props) - _KEPT
     for key in extra:
         del thing.metadata_props[key]
     documented = bool(thing.doc_string)

@@ -18,6 +18,7 @@ from graphs import (
     fuse,
     rewrite,
 )
+from graphs.origin import source_expression
 from tests.graphs.models import check_golden, net, run, text_of
 
 
@@ -75,15 +76,40 @@ def stripped(folder, path):
 
 def test_nodes_are_named_after_their_modules(exported, tmp_path):
     assert stripped(tmp_path, exported).near_misses == ()
-    assert nodes(tmp_path / "out.onnx") == {
-        "blocks.0.lin/Gemm": {"module": "blocks.0.lin"},
-        "blocks.0/Relu": {"module": "blocks.0"},
-        "blocks.0/Add": {"module": "blocks.0"},
-        "blocks.1.lin/Gemm": {"module": "blocks.1.lin"},
-        "blocks.1/Relu": {"module": "blocks.1"},
-        "blocks.1/Add": {"module": "blocks.1"},
-        "head/Gemm": {"module": "head"},
+    assert {name: keys["module"] for name, keys in nodes(tmp_path / "out.onnx").items()} == {
+        "blocks.0.lin/Gemm": "blocks.0.lin",
+        "blocks.0/Relu": "blocks.0",
+        "blocks.0/Add": "blocks.0",
+        "blocks.1.lin/Gemm": "blocks.1.lin",
+        "blocks.1/Relu": "blocks.1",
+        "blocks.1/Add": "blocks.1",
+        "head/Gemm": "head",
     }
+
+
+def test_nodes_keep_their_operator_and_line_of_code(exported, tmp_path):
+    stripped(tmp_path, exported)
+    found = nodes(tmp_path / "out.onnx")
+    line = "return torch.relu(self.lin(x)) + x"
+    # The innermost line outside PyTorch: nn.Linear's own F.linear(…) would say nothing.
+    assert found["blocks.0.lin/Gemm"]["source"] == f"aten.linear.default: {line}"
+    assert found["blocks.1/Relu"]["source"] == f"aten.relu.default: {line}"
+    assert found["head/Gemm"]["source"] == "aten.linear.default: return self.head(x)"
+
+
+@pytest.mark.parametrize("line", ['x = load("/srv/secret")', "y = open('C:\\secret')", "x" * 161])
+def test_a_line_with_an_absolute_path_or_without_end_is_left_out(line):
+    trace = f'  File "net.py", line 3, in forward\n    {line}\n'
+    node = {
+        "pkg.torch.onnx.stack_trace": trace,
+        "pkg.torch.onnx.fx_node": "%relu : call_function[target=torch.ops.aten.relu.default]",
+    }
+    assert source_expression(node) == "aten.relu.default"
+
+
+def test_a_node_without_traces_has_no_expression():
+    assert source_expression({}) == ""
+    assert source_expression({"pkg.torch.onnx.stack_trace": "nonsense"}) == ""
 
 
 def test_no_path_or_trace_is_left_and_nothing_else_changes(exported, tmp_path):
@@ -118,7 +144,8 @@ def test_members_of_an_ensemble_keep_their_prefix(exported, tmp_path):
     )
     fuse(tree, tmp_path / "out.onnx", passes=[StripExporterMetadata()])
     found = nodes(tmp_path / "out.onnx")
-    assert found["b/blocks.1.lin/Gemm"] == {"module": "blocks.1.lin", "member": "b"}
+    member = found["b/blocks.1.lin/Gemm"]
+    assert (member["module"], member["member"]) == ("blocks.1.lin", "b")
     assert found["interpolation"] == {}
 
 

@@ -1,0 +1,42 @@
+"""Where a node came from: the PyTorch operator and line of code that the exporter noted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+__all__ = ["source_expression"]
+
+_OPERATOR = re.compile(r"target=(?:torch\.ops\.)?([\w.]+)")
+_FRAME = re.compile(r'\s*File "(?P<file>[^"]*)", line \d+, in ')
+_QUOTED_PATH = re.compile(r"""["']\s*(?:/|[A-Za-z]:\\)""")
+_LONGEST = 160
+
+
+def source_expression(metadata: Mapping[str, str]) -> str:
+    """For example ``aten.linear.default: query = self.query(hidden)``; empty where unknown.
+
+    The line is the innermost one outside PyTorch's own code. File names are left out, and so is a
+    line that holds an absolute path: neither belongs in a file that is shipped.
+    """
+    operator = _OPERATOR.search(metadata.get("pkg.torch.onnx.fx_node", ""))
+    line = _innermost(metadata.get("pkg.torch.onnx.stack_trace", ""))
+    if _QUOTED_PATH.search(line) or len(line) > _LONGEST:
+        line = ""
+    return ": ".join(part for part in (operator[1] if operator else "", line) if part)
+
+
+def _innermost(trace: str) -> str:
+    found = ""
+    for file, line in _frames(trace):
+        if "/torch/" not in file.replace("\\", "/"):
+            found = line
+    return found
+
+
+def _frames(trace: str) -> Iterator[tuple[str, str]]:
+    lines = trace.splitlines()
+    for number, text in enumerate(lines[:-1]):
+        frame = _FRAME.match(text)
+        if frame is not None and not _FRAME.match(lines[number + 1]):
+            yield frame["file"], " ".join(lines[number + 1].split())
