@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
+    from graphs.comparing import Difference, differences
     from graphs.description import Description, TensorInfo, describe
+    from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
+    from graphs.lifting import lift
     from graphs.ops import CONTRACTS, Contract
+    from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
     from graphs.passes.base import NearMiss, Pass, PassReport
     from graphs.passes.common_subexpressions import CommonSubexpressions
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
     from graphs.tree import Combination, Ensemble, Leaf
+    from graphs.weights import Weights
 
 __all__ = [
     "CONTRACTS",
@@ -32,17 +37,26 @@ __all__ = [
     "Contract",
     "DeduplicateInitializers",
     "Description",
+    "Difference",
     "Ensemble",
+    "Exposure",
     "GraphError",
     "Leaf",
     "NearMiss",
+    "NodeOutline",
+    "Outline",
     "Pass",
     "PassReport",
     "RemoveUnusedNodes",
     "StripExporterMetadata",
     "TensorInfo",
+    "Weights",
     "describe",
+    "differences",
+    "expose",
     "fuse",
+    "lift",
+    "outline",
     "rewrite",
 ]
 
@@ -60,7 +74,16 @@ _HOMES = {
     "Description": "graphs.description",
     "TensorInfo": "graphs.description",
     "describe": "graphs.description",
+    "Difference": "graphs.comparing",
+    "differences": "graphs.comparing",
+    "Exposure": "graphs.exposing",
+    "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
+    "lift": "graphs.lifting",
+    "NodeOutline": "graphs.outlining",
+    "Outline": "graphs.outlining",
+    "outline": "graphs.outlining",
+    "Weights": "graphs.weights",
     "rewrite": "graphs.rewriting",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
