@@ -1,3 +1,19 @@
-"""Merging: several checkpoints of one architecture become one, without loading them."""
+"""Merging: several checkpoints of one architecture become one, without loading them.
 
-__all__: list[str] = []
+``merge`` takes a config in mergekit's grammar and writes a folder in Hugging Face's layout;
+``plan`` says from headers alone what it would do.
+"""
+
+from toolkit.merge.merging import MergeReport, merge, merge_configs, plan, plan_configs
+from toolkit.merge.options import MergeOptions
+from toolkit.merge.plan import MergePlan
+
+__all__ = [
+    "MergeOptions",
+    "MergePlan",
+    "MergeReport",
+    "merge",
+    "merge_configs",
+    "plan",
+    "plan_configs",
+]

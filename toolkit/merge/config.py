@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     PlainValidator,
     ValidationError,
     model_validator,
@@ -107,7 +108,18 @@ def _scalar(value: Any) -> Scalar:
     raise ValueError(f"a value, a list of values or of {{filter, value}} was wanted, not {value!r}")
 
 
-Settings = dict[str, Annotated[Any, PlainValidator(_setting)]]
+def _plain(setting: Setting) -> Any:
+    """A setting as it is written in YAML."""
+    values = [list(c.value) if isinstance(c.value, tuple) else c.value for c in setting]
+    if len(setting) == 1 and setting[0].filter is None:
+        return values[0]
+    return [
+        {"value": value} if c.filter is None else {"filter": c.filter, "value": value}
+        for c, value in zip(setting, values, strict=True)
+    ]
+
+
+Settings = dict[str, Annotated[Any, PlainValidator(_setting), PlainSerializer(_plain)]]
 
 
 class ModelSource(_Part):

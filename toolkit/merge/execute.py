@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +77,10 @@ class Execution:
         if output.dtype in FLOATS:
             findings |= likeness(operands)
         return findings
+
+    def exclusive(self) -> AbstractContextManager[Any]:
+        """The lock of what threads share."""
+        return self._lock
 
     def _advance(self, count: int) -> None:
         if self._stop.is_set():

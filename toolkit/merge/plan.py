@@ -77,6 +77,7 @@ class MergePlan:
         models: All models by reference.
         config: ``config.json`` of the output.
         warnings: What a reader should know and need not act on.
+        files: Text files to write beside the weights, by name: a tokenizer that was made anew.
     """
 
     method: str
@@ -86,6 +87,7 @@ class MergePlan:
     models: Mapping[str, Model]
     config: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:

@@ -25,6 +25,7 @@ __all__ = [
     "ArrayTensor",
     "FileSink",
     "FileTensor",
+    "HeaderOnly",
     "OpenFiles",
     "Sink",
     "Tensor",
@@ -110,6 +111,18 @@ class FileTensor:
             if count == 0:
                 raise CheckpointError(f"{self.path} became shorter while it was read")
             view, position = view[count:], position + count
+
+
+@dataclass(frozen=True)
+class HeaderOnly:
+    """A tensor of a merge that is planned and not made."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def read(self, start: int, out: Array) -> None:
+        """Never called: nothing that is only planned is read."""
+        raise AssertionError(f"{self} was read at {start} into {out.size}")
 
 
 @dataclass(frozen=True)
