@@ -11,7 +11,16 @@ from typing import Literal
 
 from toolkit.errors import RecipeError
 
-__all__ = ["DTYPES", "DimRange", "Engine", "OnnxModel", "Shapes", "TensorSpec", "corners"]
+__all__ = [
+    "DTYPES",
+    "DimRange",
+    "Engine",
+    "OnnxModel",
+    "Shapes",
+    "TensorSpec",
+    "corners",
+    "span_of",
+]
 
 # Names are numpy's, plus bfloat16; sizes in bytes.
 DTYPES: Mapping[str, int] = {
@@ -20,21 +29,26 @@ DTYPES: Mapping[str, int] = {
 }  # fmt: skip
 
 _SPEC = re.compile(r"^\s*(?P<dtype>\w+)\s*\[(?P<dims>[^\[\]]*)\]\s*$")
-_NAME = re.compile(r"^[A-Za-z_]\w*$")
+# A name, or a sum of names: the length of a cache and of what is appended to it.
+_NAME = re.compile(r"^[A-Za-z_]\w*( \+ [A-Za-z_]\w*)*$")
+_PLUS = " + "
 
 
 @dataclass(frozen=True)
 class DimRange:
-    """The range of one dimension, the same for export, profiles, feeds and serving."""
+    """The range of one dimension, the same for export, profiles, feeds and serving.
+
+    Only a length that may be empty, such as that of a cache, starts at 0.
+    """
 
     min: int
     opt: int
     max: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min <= self.opt <= self.max:
+        if not (0 <= self.min <= self.opt <= self.max and self.max > 0):
             raise RecipeError(
-                f"shape range [{self.min}, {self.opt}, {self.max}] is not 1 <= min <= opt <= max"
+                f"shape range [{self.min}, {self.opt}, {self.max}] is not 0 <= min <= opt <= max"
             )
 
     @property
@@ -53,7 +67,7 @@ class TensorSpec:
     Attributes:
         name: The tensor's name in the graph.
         dtype: One of ``DTYPES``.
-        shape: Sizes, or names of symbolic dimensions.
+        shape: Sizes, names of symbolic dimensions, or sums of names (``past + sequence``).
         low: Smallest valid value (inclusive); None means unbounded.
         high: Largest valid value (exclusive); None means unbounded.
         role: ``mask`` for 0/1 attention masks, ``values`` otherwise; tells feeds what is valid.
@@ -94,12 +108,17 @@ class TensorSpec:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbolic dimensions, in order."""
-        return tuple(dim for dim in self.shape if isinstance(dim, str))
+        """The names of symbolic dimensions, in order; a sum counts as its terms."""
+        return tuple(
+            name for dim in self.shape if isinstance(dim, str) for name in dim.split(_PLUS)
+        )
 
     def resolve(self, dims: Mapping[str, int]) -> tuple[int, ...]:
         """The concrete shape for given values of the symbolic dimensions."""
-        return tuple(dims[dim] if isinstance(dim, str) else dim for dim in self.shape)
+        return tuple(
+            sum(dims[name] for name in dim.split(_PLUS)) if isinstance(dim, str) else dim
+            for dim in self.shape
+        )
 
 
 def _dim(name: str, text: str) -> int | str:
@@ -109,6 +128,14 @@ def _dim(name: str, text: str) -> int | str:
         return text
     raise RecipeError(
         f"input {name!r} has dimension {text!r}, which is neither a positive size nor a name"
+    )
+
+
+def span_of(dim: str, shapes: Shapes) -> DimRange:
+    """The range of a symbolic dimension, or of a sum of them."""
+    spans = [shapes[name] for name in dim.split(_PLUS)]
+    return DimRange(
+        sum(span.min for span in spans), sum(span.opt for span in spans), sum(s.max for s in spans)
     )
 
 

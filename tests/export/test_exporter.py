@@ -93,3 +93,54 @@ def test_foreign_onnx_needs_names_for_its_dimensions(tmp_path):
     onnx.save(model, tmp_path / "f.onnx")
     with pytest.raises(ExportError, match=r"f\.onnx: input x: float32.* without names"):
         adopt_onnx(tmp_path / "f.onnx")
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_cached_decoder_equals_the_model_without_a_cache(tmp_path, kind):
+    """A prefill and then single steps, each fed the cache of the one before."""
+    folder = write_huggingface(tmp_path / kind, kind)
+    source = HuggingFaceSource(kind, folder, cache=True)
+    shapes = {
+        "batch": DimRange(1, 2, 4), "sequence": DimRange(1, 3, 8),
+        "past_sequence": DimRange(0, 4, 30),
+    }  # fmt: skip
+    model = export_source(source, shapes, ExportOptions(), tmp_path / "m.onnx")
+    assert [spec.name for spec in model.outputs] == list(source.outputs)
+    ids = np.random.default_rng(0).integers(0, 97, (2, 12))
+    plain = HuggingFaceSource(kind, folder)
+    with TorchRunner(plain, "float64") as torch:
+        whole = torch({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"]
+    caches = {
+        spec.name: np.zeros(spec.resolve({"batch": 2, "past_sequence": 0}), np.float32)
+        for spec in model.inputs
+        if spec.name.startswith("past_key_values.")
+    }
+    found, at = [], 0
+    with OrtRunner(model.path) as ort:
+        for step in (5, *[1] * 7):
+            new = slice(at, at + step)
+            outputs = ort(
+                {
+                    "input_ids": ids[:, new],
+                    "attention_mask": np.ones((2, at + step), np.int64),
+                    "position_ids": np.tile(np.arange(at, at + step), (2, 1)),
+                    **caches,
+                }
+            )
+            found.append(outputs["logits"])
+            caches = {name: outputs[name.replace("past_key_values", "present")] for name in caches}
+            at += step
+    np.testing.assert_allclose(np.concatenate(found, 1), whole, atol=1e-6 * np.abs(whole).max())
+
+
+def test_half_precision_is_in_the_graph_and_not_in_its_interface(tmp_path):
+    source = factory(write_workshop(tmp_path))
+    options = ExportOptions(precision="float16")
+    model = export_source(source, {"batch": DimRange(1, 2, 4)}, options, tmp_path / "m.onnx")
+    assert [spec.dtype for spec in (*model.inputs, *model.outputs)] == ["float32", "float32"]
+    half = {t.name for t in onnx.load(model.path).graph.initializer if t.data_type == 10}
+    assert any(name.endswith("weight") for name in half)
+    x = np.ones((2, 6), np.float32)
+    with OrtRunner(model.path) as ort, TorchRunner(source, "float64") as torch:
+        error = np.abs(ort({"x": x})["logits"] - torch({"x": x})["logits"]).max()
+    assert 1e-5 < error < 1e-2

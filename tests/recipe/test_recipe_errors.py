@@ -38,18 +38,18 @@ MISTAKES = {
     "unknown key with no near one": (
         "model: {checkpoint: a}\nexport: {zzz: 1}",
         "r.yaml:2: export.zzz: unknown key",
-        "one of opset",
+        "one of opset, precision",
     ),
     "key of another kind": (
         "model: {checkpoint: a, kwargs: {}}",
         "r.yaml:1: model.kwargs: unknown key",
-        "one of name, rename, checkpoint, task",
+        "one of name, rename, checkpoint, task, cache",
     ),
     "task": (
         "model: {checkpoint: a, task: masked-ml}",
         (
             "r.yaml:1: model.task: found 'masked-ml', wanted one of auto, sequence-classification, "
-            "masked-lm, causal-lm, sentence-embedding"
+            "token-classification, masked-lm, causal-lm, sentence-embedding"
         ),
         "did you mean 'masked-lm'?",
     ),

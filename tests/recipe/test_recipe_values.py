@@ -173,6 +173,7 @@ def test_the_resolved_text_says_everything():
         "  - 16\n"
         "export:\n"
         "  opset: 20\n"
+        "  precision: float32\n"
         "target: onnx\n"
         "parity:\n"
         "  cases: 32\n"

@@ -130,3 +130,25 @@ def test_mean_pooling_ignores_padding(tmp_path):
         token_type_ids=types[:, :3],
     )[0]  # fmt: skip
     torch.testing.assert_close(padded, short)
+
+
+def test_cache_is_for_causal_models_only(bert):
+    with pytest.raises(RecipeError, match="'bert' is to have a cache, but its task is sequence"):
+        _ = HuggingFaceSource("bert", bert, cache=True).inputs
+
+
+def test_cached_inputs_follow_the_configuration(tmp_path):
+    source = HuggingFaceSource("l", write_huggingface(tmp_path / "l", "llama"), cache=True)
+    assert [spec.name for spec in source.inputs][:4] == [
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        "past_key_values.0.key",
+    ]
+    assert source.inputs[1].shape == ("batch", "past_sequence + sequence")
+    assert source.inputs[3].shape == ("batch", 2, "past_sequence", 8)
+    assert source.outputs[-1] == "present.1.value"
+    assert source.default_shapes()["past_sequence"] == DimRange(0, 20, 20)
+    long = {**source.default_shapes(), "sequence": DimRange(1, 1, 21)}
+    with pytest.raises(RecipeError, match="past_sequence \\+ sequence reaches 41"):
+        source.check_shapes(long)

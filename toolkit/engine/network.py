@@ -146,11 +146,15 @@ def _ranges(
     tensor: Any, shapes: dict[str, tuple[int, int, int]]
 ) -> list[tuple[int, ...]]:  # [min, opt, max]
     dims = _tensor(tensor)["shape"]
-    absent = [dim for dim in dims if not isinstance(dim, int) and dim not in shapes]
+    terms = [dim.split(" + ") if dim else [dim] for dim in dims if not isinstance(dim, int)]
+    absent = [name for names in terms for name in names if name not in shapes]
     if absent:
         raise unranged(tensor.name, absent[0], tuple(shapes))
     return [
-        tuple(dim if isinstance(dim, int) else shapes[str(dim)][step] for dim in dims)
+        tuple(
+            dim if isinstance(dim, int) else sum(shapes[name][step] for name in dim.split(" + "))
+            for dim in dims
+        )
         for step in range(3)
     ]
 

@@ -9,17 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
 import graphs
-from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
+from toolkit.artifacts import OnnxModel, Shapes, TensorSpec, span_of
 from toolkit.errors import ExportError
 from toolkit.export.foreign import adopt_onnx
 from toolkit.feeds import make_feeds
 from toolkit.sources import Source
+from toolkit.sources.base import torch_dtype
 
 __all__ = ["ExportOptions", "export_source"]
 
@@ -33,9 +35,12 @@ class ExportOptions:
 
     Attributes:
         opset: The ONNX opset of the graph, 18 to 23.
+        precision: The floating-point type of weights and arithmetic. Inputs and outputs keep
+            their types: they are converted inside the graph.
     """
 
     opset: int = 20
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 def export_source(source: Source, shapes: Shapes, options: ExportOptions, out: Path) -> OnnxModel:
@@ -47,12 +52,12 @@ def export_source(source: Source, shapes: Shapes, options: ExportOptions, out: P
     Raises:
         ExportError: If PyTorch cannot trace the model, or a dimension meant to vary did not.
     """
-    module = source.load("float32")
+    module = source.load(options.precision)
     inputs = _example(source.inputs, shapes)
     names = [spec.name for spec in source.inputs]
     with _quiet(), _readable_failures(source.name):
         program = torch.onnx.export(
-            _Positional(module, names).eval(),
+            _Positional(module, names, torch_dtype(options.precision)).eval(),
             args=tuple(inputs[name] for name in names),
             dynamo=True,
             dynamic_shapes={"tensors": _dynamic_shapes(source.inputs, shapes)},
@@ -94,7 +99,8 @@ def read_onnx(path: Path, wanted: Sequence[TensorSpec], shapes: Shapes) -> OnnxM
 
 
 def _size(dim: int | str, shapes: Shapes) -> int | str:
-    return shapes[dim].max if isinstance(dim, str) and shapes[dim].fixed else dim
+    span = span_of(dim, shapes) if isinstance(dim, str) else None
+    return span.max if span is not None and span.fixed else dim
 
 
 def _example(inputs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, torch.Tensor]:
@@ -107,31 +113,44 @@ def _example(inputs: Sequence[TensorSpec], shapes: Shapes) -> dict[str, torch.Te
 
 
 class _Positional(nn.Module):
-    """Calls a module by keyword; the exporter links dimensions of positional inputs only."""
+    """Calls a module by keyword; the exporter links dimensions of positional inputs only.
 
-    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+    Floating-point inputs become the module's dtype, its outputs float32, as the interface says.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str], dtype: torch.dtype) -> None:
         super().__init__()
         self.module = module
         self._names = tuple(names)
+        self._dtype = dtype
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        result: tuple[torch.Tensor, ...] = self.module(
-            **dict(zip(self._names, tensors, strict=True))
-        )
-        return result
+        named = {
+            name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in zip(self._names, tensors, strict=True)
+        }
+        results: tuple[torch.Tensor, ...] = self.module(**named)
+        return tuple(r.float() if r.is_floating_point() else r for r in results)
 
 
 def _dynamic_shapes(
     inputs: Sequence[TensorSpec], shapes: Shapes
-) -> tuple[dict[int, torch.export.Dim], ...]:
-    """One shared ``Dim`` per name links equal dimensions of different inputs."""
-    dims = {
+) -> tuple[dict[int, torch.export.Dim | str], ...]:
+    """One shared ``Dim`` per name links equal dimensions of different inputs.
+
+    A sum of names is left to PyTorch to infer and only named.
+    """
+    dims: dict[str, torch.export.Dim | str] = {
         name: torch.export.Dim(name, min=span.min, max=span.max)
         for name, span in shapes.items()
         if not span.fixed
     }
     return tuple(
-        {axis: dims[str(dim)] for axis, dim in enumerate(spec.shape) if dim in dims}
+        {
+            axis: dims.get(dim, dim)
+            for axis, dim in enumerate(spec.shape)
+            if isinstance(dim, str) and not span_of(dim, shapes).fixed
+        }
         for spec in inputs
     )
 

@@ -108,7 +108,8 @@ def _export(leaf: LeafPlan, plan: Plan, folder: Path) -> Path:
     if isinstance(leaf.origin, OnnxModel):
         return leaf.origin.path
     folder.mkdir()
-    options = ExportOptions(opset=plan.recipe.export.opset)
+    wanted = plan.recipe.export
+    options = ExportOptions(opset=wanted.opset, precision=wanted.precision)
     return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx").path
 
 

@@ -146,7 +146,7 @@ def _origin(
     model: CheckpointModel | FactoryModel | OnnxFile, recipe: Recipe, folder: Path
 ) -> Source | OnnxModel:
     if isinstance(model, CheckpointModel):
-        return HuggingFaceSource(model.name, model.checkpoint.path, model.task)
+        return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache)
     if isinstance(model, OnnxFile):
         return adopt_onnx(model.onnx.path)
     return FactorySource(

@@ -150,9 +150,20 @@ class CheckpointModel(NamedModel):
         FolderPath, Field(description="Folder with config.json and safetensors weights.")
     ]
     task: Annotated[
-        Literal["auto", "sequence-classification", "masked-lm", "causal-lm", "sentence-embedding"],
+        Literal[
+            "auto",
+            "sequence-classification",
+            "token-classification",
+            "masked-lm",
+            "causal-lm",
+            "sentence-embedding",
+        ],
         Field(description="Which head to load; auto reads the architecture from config.json."),
     ] = "auto"
+    cache: Annotated[
+        bool,
+        Field(strict=True, description="Causal models: with key-value caches as in- and outputs."),
+    ] = False
 
 
 class FactoryModel(NamedModel):

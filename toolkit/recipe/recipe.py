@@ -100,6 +100,7 @@ class Recipe(RecipeModel):
             yield from _missing_inputs(models)
         elif isinstance(inputs, dict):
             yield from _shape_problems(inputs, data.get("shapes", {}))
+        yield from _empty_problems(data.get("shapes"))
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
@@ -142,6 +143,17 @@ def _missing_inputs(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
                 "for example inputs: {pixels: 'float32[batch, 1, 8, 8]'}",
             )
             return
+
+
+def _empty_problems(shapes: Any) -> Iterator[Problem]:
+    for name, span in shapes.items() if isinstance(shapes, dict) else ():
+        smallest = span[0] if isinstance(span, list) and span else getattr(span, "min", None)
+        if smallest == 0 and not str(name).startswith("past_"):
+            yield Problem(
+                ("shapes", name),
+                "found a minimum of 0, wanted 1 or more",
+                "only lengths named past_…, such as past_sequence, can be empty",
+            )
 
 
 def _shape_problems(inputs: dict[str, Any], shapes: Any) -> Iterator[Problem]:

@@ -63,12 +63,18 @@ class TorchRunner:
             else:
                 results = self._module(**tensors)
         return {
-            name: result.numpy() for name, result in zip(self._source.outputs, results, strict=True)
+            name: _array(result) for name, result in zip(self._source.outputs, results, strict=True)
         }
 
     def _tensor(self, value: np.ndarray[Any, Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(value))
         return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+
+
+def _array(result: torch.Tensor) -> np.ndarray[Any, Any]:
+    """As numpy; half precision is widened, as exported graphs widen their outputs."""
+    array: np.ndarray[Any, Any] = result.float().numpy() if result.itemsize == 2 else result.numpy()
+    return array
 
 
 class _Float64Mode(TorchFunctionMode):

@@ -31,10 +31,10 @@ class Head(nn.Module):
 class TokenLogits(Head):
     """Returns ``(logits,)``; shape [batch, labels] or [batch, sequence, vocabulary or labels]."""
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...], *, cached: bool) -> None:
+    def __init__(self, model: nn.Module, names: tuple[str, ...], *, causal: bool) -> None:
         super().__init__(model, names)
         # Only models that can cache know the argument; without it they return caches as outputs.
-        self.arguments: dict[str, bool] = {"use_cache": False} if cached else {}
+        self.arguments: dict[str, bool] = {"use_cache": False} if causal else {}
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model; inputs are int64 [batch, sequence]."""

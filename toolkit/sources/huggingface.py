@@ -15,13 +15,14 @@ from typing import Any
 
 from torch import nn
 
-from toolkit.artifacts import DimRange, Shapes, TensorSpec
+from toolkit.artifacts import DimRange, Shapes, TensorSpec, span_of
 from toolkit.checkpoint import open_checkpoint
 from toolkit.errors import CapabilityError, CheckpointError, RecipeError
 from toolkit.sources.base import torch_dtype
+from toolkit.sources.cached import CachedLogits, cached_inputs, cached_outputs
 from toolkit.sources.heads import Head, Pooling, SentenceEmbedding, TokenLogits
 
-__all__ = ["TASKS", "HuggingFaceSource"]
+__all__ = ["TASKS", "HuggingFaceSource", "read_pooling"]
 
 # Task name: suffixes of the architectures that do it, and transformers' auto class for it.
 TASKS: Mapping[str, tuple[tuple[str, ...], str]] = {
@@ -44,11 +45,13 @@ class HuggingFaceSource:
         name: A short name for messages.
         folder: The checkpoint folder.
         task: A key of ``TASKS``, or ``auto`` to follow ``config.json``'s architecture.
+        cache: Whether a causal model takes and gives key-value caches.
     """
 
     name: str
     folder: Path
     task: str = "auto"
+    cache: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -84,8 +87,15 @@ class HuggingFaceSource:
         Raises:
             CheckpointError: If ``config.json`` names no architecture that is known here.
         """
-        if self.task != "auto":
-            return self.task
+        found = self._task() if self.task == "auto" else self.task
+        if self.cache and found != "causal-lm":
+            raise RecipeError(
+                f"{self.name!r} is to have a cache, but its task is {found}",
+                hint="only causal-lm models have key-value caches",
+            )
+        return found
+
+    def _task(self) -> str:
         architecture = (self.config.architectures or [""])[0]
         for task, (suffixes, _) in TASKS.items():
             if architecture.endswith(suffixes):
@@ -100,8 +110,10 @@ class HuggingFaceSource:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """``input_ids`` and ``attention_mask``, plus ``token_type_ids`` where the model has types.
 
-        All int64 ``[batch, sequence]``.
+        All int64 ``[batch, sequence]``. With a cache see ``toolkit.sources.cached``.
         """
+        if self.head == "causal-lm" and self.cache:
+            return cached_inputs(self.config)
         shape = ("batch", "sequence")
         vocab, types = self.config.vocab_size, getattr(self.config, "type_vocab_size", None) or 0
         specs = [
@@ -114,7 +126,9 @@ class HuggingFaceSource:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``logits``, or ``sentence_embedding`` and ``last_hidden_state``."""
+        """``logits`` (and ``present.…``), or ``sentence_embedding`` and ``last_hidden_state``."""
+        if self.head == "causal-lm" and self.cache:
+            return cached_outputs(self.config)
         if self.head == "sentence-embedding":
             return ("sentence_embedding", "last_hidden_state")
         return ("logits",)
@@ -135,18 +149,27 @@ class HuggingFaceSource:
     def default_shapes(self) -> Shapes:
         """Ranges for ``batch`` and ``sequence`` when the recipe gives none."""
         longest = min(self.max_sequence or 512, 512)
-        return {"batch": DimRange(1, 4, 16), "sequence": DimRange(1, min(128, longest), longest)}
+        batch = DimRange(1, 4, 16)
+        if self.cache:
+            past = longest // 2
+            return {
+                "batch": batch,
+                "sequence": DimRange(1, min(8, longest - past), longest - past),
+                "past_sequence": DimRange(0, min(64, past), past),
+            }
+        return {"batch": batch, "sequence": DimRange(1, min(128, longest), longest)}
 
     def check_shapes(self, shapes: Shapes) -> None:
         """Refuse sequences longer than the model's positions.
 
         Raises:
-            RecipeError: If ``sequence`` reaches past ``max_sequence``.
+            RecipeError: If ``sequence``, with what is cached, reaches past ``max_sequence``.
         """
-        longest, asked = self.max_sequence, shapes["sequence"].max
+        dim = "past_sequence + sequence" if self.cache else "sequence"
+        longest, asked = self.max_sequence, span_of(dim, shapes).max
         if longest is not None and asked > longest:
             raise RecipeError(
-                f"shapes.sequence reaches {asked}, but {self.name!r} has {longest} positions",
+                f"shapes.{dim} reaches {asked}, but {self.name!r} has {longest} positions",
                 hint=f"sequence: [1, {min(128, longest)}, {longest}]",
             )
 
@@ -183,7 +206,9 @@ class HuggingFaceSource:
         names = tuple(spec.name for spec in self.inputs)
         if self.head == "sentence-embedding":
             return SentenceEmbedding(model, names, read_pooling(self.folder))
-        return TokenLogits(model, names, cached=self.head == "causal-lm")
+        if self.cache:
+            return CachedLogits(model, names)
+        return TokenLogits(model, names, causal=self.head == "causal-lm")
 
 
 def read_pooling(folder: Path) -> Pooling:
