@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-__all__ = ["export_command"]
+__all__ = ["Target", "export_command"]
 
 
 class Target(str, Enum):

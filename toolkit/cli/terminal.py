@@ -16,7 +16,7 @@ from rich.table import Table
 
 from toolkit.progress import Progress
 
-__all__ = ["progress", "show", "table"]
+__all__ = ["pairs", "progress", "show", "table"]
 
 
 def show(data: object, *, as_json: bool, tables: Sequence[Table | str]) -> None:

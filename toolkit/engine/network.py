@@ -146,17 +146,21 @@ def _ranges(
     tensor: Any, shapes: dict[str, tuple[int, int, int]]
 ) -> list[tuple[int, ...]]:  # [min, opt, max]
     dims = _tensor(tensor)["shape"]
-    terms = [dim.split(" + ") if dim else [dim] for dim in dims if not isinstance(dim, int)]
-    absent = [name for names in terms for name in names if name not in shapes]
-    if absent:
-        raise unranged(tensor.name, absent[0], tuple(shapes))
-    return [
-        tuple(
-            dim if isinstance(dim, int) else sum(shapes[name][step] for name in dim.split(" + "))
-            for dim in dims
-        )
-        for step in range(3)
-    ]
+    sizes: list[list[int]] = [_span(tensor.name, dim, shapes) for dim in dims]
+    return [tuple(size[step] for size in sizes) for step in range(3)]
+
+
+def _span(tensor: str, dim: int | str | None, shapes: dict[str, tuple[int, int, int]]) -> list[int]:
+    """Min, opt and max of a size, a name or a sum of names."""
+    if isinstance(dim, int):
+        return [dim] * 3
+    if not dim:
+        raise unranged(tensor, None, tuple(shapes))
+    names = dim.split(" + ")
+    for name in names:
+        if name not in shapes:
+            raise unranged(tensor, name, tuple(shapes))
+    return [sum(shapes[name][step] for name in names) for step in range(3)]
 
 
 def _tensor(tensor: Any) -> Tensor:

@@ -23,7 +23,7 @@ from toolkit.feeds import make_feeds
 from toolkit.sources import Source
 from toolkit.sources.base import torch_dtype
 
-__all__ = ["ExportOptions", "export_source"]
+__all__ = ["ExportOptions", "export_source", "read_onnx"]
 
 # Sizes no architecture uses as a width, so that a size meant to vary is never taken for a constant.
 _EXAMPLE_SIZES = (5, 7, 11, 13, 3, 2)
