@@ -52,6 +52,17 @@ def test_a_function_with_another_body_is_named_after_its_member_with_what_calls_
     assert "h = local.b__Once (x)" in text_of(path)
 
 
+def test_the_order_of_functions_in_the_file_does_not_matter(tmp_path):
+    paths = member(tmp_path / "a.onnx", 2.0), member(tmp_path / "b.onnx", 4.0)
+    for path in paths:
+        proto = onnx.load(path)
+        functions = list(proto.functions)[::-1]
+        del proto.functions[:]
+        proto.functions.extend(functions)
+        onnx.save(proto, path)
+    assert np.array_equal(run(fused(tmp_path, *paths), x=X), 0.5 * (4 * X + 16 * X))
+
+
 def test_names_differ_across_domains_because_tensorrt_ignores_them(tmp_path):
     paths = member(tmp_path / "a.onnx", 2.0), member(tmp_path / "b.onnx", 2.0, "other")
     path = fused(tmp_path, *paths)

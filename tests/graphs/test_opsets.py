@@ -47,6 +47,13 @@ def test_an_old_member_is_converted(columns, tmp_path):
     assert np.array_equal(run(path, x=x), 0.5 * x * scale + 0.5 * np.maximum(x, 0))
 
 
+def test_a_converted_member_keeps_the_shape_it_declares(tmp_path):
+    # Two rows of scales leave b no choice, which the converter would write down.
+    old = write(tmp_path / "old.onnx", OLD, scale=np.ones((2, 3), np.float32))
+    path = fused(tmp_path, old, write(tmp_path / "new.onnx", NEW))
+    assert [str(info) for info in describe(path).outputs] == ["logits: float32[b, 3]"]
+
+
 def test_operators_of_other_domains_pass_the_converter(tmp_path):
     text = """
     <ir_version: 7, opset_import: ["" : 12, "com.microsoft" : 1]>
