@@ -4,16 +4,22 @@
 ``plan`` says from headers alone what it would do.
 """
 
+from toolkit.merge.config import MergeConfig, from_mapping
+from toolkit.merge.memory import merge_modules, merge_state_dicts
 from toolkit.merge.merging import MergeReport, merge, merge_configs, plan, plan_configs
 from toolkit.merge.options import MergeOptions
 from toolkit.merge.plan import MergePlan
 
 __all__ = [
+    "MergeConfig",
     "MergeOptions",
     "MergePlan",
     "MergeReport",
+    "from_mapping",
     "merge",
     "merge_configs",
+    "merge_modules",
+    "merge_state_dicts",
     "plan",
     "plan_configs",
 ]

@@ -35,6 +35,7 @@ __all__ = [
     "SliceSource",
     "TokenSetting",
     "TokenizerSetting",
+    "from_mapping",
     "load",
     "parse",
     "problems",
@@ -257,6 +258,18 @@ def parse(text: str, where: str = "config") -> list[MergeConfig]:
     if found:
         raise MergeError(f"{where}: " + "; ".join(found), hint=_hint(found))
     return [MergeConfig.model_validate(document) for document in documents]
+
+
+def from_mapping(document: Mapping[str, Any]) -> MergeConfig:
+    """Read one document that was parsed before.
+
+    Raises:
+        MergeError: If it breaks the grammar.
+    """
+    found = problems(document)
+    if found:
+        raise MergeError("config: " + "; ".join(found), hint=_hint(found))
+    return MergeConfig.model_validate(document)
 
 
 def problems(document: Any, place: str = "") -> list[str]:

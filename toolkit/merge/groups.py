@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from toolkit.errors import MergeError
 from toolkit.merge.config import MergeConfig, Setting, Slice
 from toolkit.merge.methods.table import MethodEntry
 
-__all__ = ["Group", "Member", "slice_groups", "whole_group"]
+__all__ = ["Group", "Member", "short_names", "slice_groups", "whole_group"]
 
 Settings = Mapping[str, Setting]
 
@@ -61,6 +62,15 @@ def whole_group(config: MergeConfig, entry: MethodEntry) -> Group:
 def slice_groups(config: MergeConfig, entry: MethodEntry) -> list[Group]:
     """The groups of a config with ``slices``."""
     return [_slice_group(config, entry, n, part) for n, part in enumerate(config.slices or ())]
+
+
+def short_names(references: Sequence[str]) -> tuple[str, ...]:
+    """References without the folders they lie in, unless two would be the same then.
+
+    Random draws are keyed by these, so that moving the models changes nothing.
+    """
+    short = ["+".join(PurePath(part).name for part in r.split("+")) for r in references]
+    return tuple(short if len(set(short)) == len(short) else references)
 
 
 def _slice_group(config: MergeConfig, entry: MethodEntry, number: int, part: Slice) -> Group:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.errors import MergeError
 from toolkit.merge.config import MergeConfig
-from toolkit.merge.groups import Group, Member, slice_groups, whole_group
+from toolkit.merge.groups import Group, Member, short_names, slice_groups, whole_group
 from toolkit.merge.layers import depth, is_before_layers, main_stack, split, stack_sizes
 from toolkit.merge.methods.copying import Copy
 from toolkit.merge.methods.parameters import Resolved
@@ -203,7 +203,7 @@ class _Planner:
                     for p in self.entry.per_model
                 }
             )
-        labels = tuple(member.reference for member in members[origin:])
+        labels = short_names([member.reference for member in members[origin:]])
         return Resolved(name, shared, labels, tuple(per_model), group.origin, self.seed)
 
     def _fishers(self, sources: Sequence[Source], resolved: Resolved) -> list[Source]:

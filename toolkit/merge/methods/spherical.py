@@ -148,7 +148,8 @@ class MultiSlerp:
         weights = np.array(self.weights)
         norms, cosines = _unit(products)
         length = math.sqrt(max(float(weights @ cosines @ weights), 0.0))
-        if length < self.eps:
+        # Below 1e-7 the square is the rounding error of the inner products.
+        if length < max(self.eps, 1e-7):
             if len(weights) == 2:
                 return weights, {"branch": "linear"}
             raise ValueError(
