@@ -65,5 +65,12 @@ def test_without_a_baseline_there_is_no_rms_limit():
 
 def test_a_lucky_case_gets_the_median_of_its_kind():
     deviations = {(i, "y"): Deviation(1, EPS, rms=r, max=2 * r) for i, r in enumerate([1, 9, 5])}
-    found = healthy_errors({**deviations, (3, "y"): Broken("")}, ["a", "a", "a", "b"], "y")
+    found = healthy_errors([{**deviations, (3, "y"): Broken("")}], ["a", "a", "a", "b"], "y")
     assert found == {0: Healthy(5, 10), 1: Healthy(9, 18), 2: Healthy(5, 10)}
+
+
+def test_the_largest_baseline_counts_in_each_case():
+    first = {(i, "y"): Deviation(1, EPS, rms=r, max=2 * r) for i, r in enumerate([1, 9, 5])}
+    second = {(i, "y"): Deviation(1, EPS, rms=r, max=r) for i, r in enumerate([7, 2, 11])}
+    found = healthy_errors([first, second], ["a", "a", "a"], "y")
+    assert found == {0: Healthy(9, 11), 1: Healthy(9, 18), 2: Healthy(11, 11)}

@@ -25,7 +25,7 @@ LOGITS = (OutputSpec("logits", "logits"),)
 
 
 def run(*candidates, outputs=LOGITS, cases=None, options=None) -> ParityReport:
-    return prove(reference(), baseline(), candidates, cases or some_cases(), outputs, options)
+    return prove(reference(), [baseline()], candidates, cases or some_cases(), outputs, options)
 
 
 def failed_gates(report: ParityReport) -> set[str]:
@@ -116,7 +116,7 @@ def test_a_veto_in_both_is_equal():
 
     report = prove(
         FakeRunner("64", veto("float64")),
-        FakeRunner("32", veto("float32")),
+        [FakeRunner("32", veto("float32"))],
         [FakeRunner("c", veto("float32"))],
         some_cases(),
         LOGITS,
@@ -128,7 +128,7 @@ def test_a_veto_that_the_candidate_lost_fails():
     runner = FakeRunner("64", lambda x: {"logits": np.full((len(x), 2), -np.inf)})
     same = FakeRunner("32", lambda x: {"logits": np.full((len(x), 2), -np.inf, np.float32)})
     lost = FakeRunner("c", lambda x: {"logits": np.full((len(x), 2), -80, np.float32)})
-    report = prove(runner, same, [lost], some_cases(), LOGITS)
+    report = prove(runner, [same], [lost], some_cases(), LOGITS)
     assert failed_gates(report) == {"finite"}
 
 
@@ -171,7 +171,7 @@ def test_several_failed_outputs_are_counted():
     two = (OutputSpec("logits", "logits"), OutputSpec("hidden"))
     runner = FakeRunner("r", lambda x: {"logits": x @ WEIGHT, "hidden": x})
     wrong = FakeRunner("c", lambda x: {"logits": x @ WEIGHT + 1, "hidden": x + 1})
-    report = prove(runner, runner, [wrong], some_cases(), two)
+    report = prove(runner, [runner], [wrong], some_cases(), two)
     with pytest.raises(ParityError, match=r"\(and 1 more output\)$"):
         report.raise_if_failed()
 
@@ -182,13 +182,13 @@ def test_integer_outputs_may_differ_only_where_pytorch_does():
 
     exact, wrong = FakeRunner("a", classes(0)), FakeRunner("b", classes(1))
     outputs = (OutputSpec("y"),)
-    assert prove(exact, exact, [exact], some_cases(), outputs).passed
-    assert not prove(exact, exact, [wrong], some_cases(), outputs).passed
-    assert prove(exact, wrong, [wrong], some_cases(), outputs).passed
+    assert prove(exact, [exact], [exact], some_cases(), outputs).passed
+    assert not prove(exact, [exact], [wrong], some_cases(), outputs).passed
+    assert prove(exact, [wrong], [wrong], some_cases(), outputs).passed
 
 
 def test_without_a_baseline_the_ratio_is_not_run_and_not_passed():
-    report = prove(reference(), None, [candidate()], some_cases(), LOGITS)
+    report = prove(reference(), [], [candidate()], some_cases(), LOGITS)
     status = {check.gate: check.status for check in report.verdicts[0].checks}
     assert status["rms"] == "not run"
     assert status["max"] == "pass"
@@ -208,7 +208,7 @@ def test_what_was_not_run_never_passes():
 
 def test_only_one_model_is_loaded_at_a_time():
     FakeRunner.most_entered = 0
-    prove(reference(), baseline(), [candidate(), candidate(name="b")], some_cases(), LOGITS)
+    prove(reference(), [baseline()], [candidate(), candidate(name="b")], some_cases(), LOGITS)
     assert FakeRunner.most_entered == 1
 
 
@@ -240,7 +240,7 @@ def test_progress_names_the_runner_and_counts():
     calls = []
     cases = some_cases(0)
     prove(
-        reference(), baseline(), [candidate()], cases, LOGITS, progress=lambda *a: calls.append(a)
+        reference(), [baseline()], [candidate()], cases, LOGITS, progress=lambda *a: calls.append(a)
     )
     assert calls[0] == ("numpy float64", 1, len(cases))
     assert calls[-1] == ("candidate", len(cases), len(cases))
@@ -259,7 +259,7 @@ def test_progress_names_the_runner_and_counts():
 )
 def test_nothing_to_compare_is_refused(candidates, cases, outputs, text):
     with pytest.raises(ParityError) as error:
-        prove(reference(), None, candidates, some_cases()[:cases], outputs)
+        prove(reference(), [], candidates, some_cases()[:cases], outputs)
     assert str(error.value) == text
 
 
@@ -274,5 +274,9 @@ def test_a_baseline_that_cannot_run_is_refused():
     broken = FakeRunner("b", lambda x: {"logits": x})
     with pytest.raises(ParityError, match="the baseline gives no output 'logits' to compare in"):
         prove(
-            FakeRunner("r", lambda x: {"logits": x[:, :2]}), broken, [broken], some_cases(), LOGITS
+            FakeRunner("r", lambda x: {"logits": x[:, :2]}),
+            [broken],
+            [broken],
+            some_cases(),
+            LOGITS,
         )

@@ -16,7 +16,7 @@ OUTPUTS = (OutputSpec("logits", "logits"),)
 
 
 def proof(runner, base=True) -> ParityReport:
-    return prove(reference(), baseline() if base else None, [runner], some_cases(1), OUTPUTS)
+    return prove(reference(), [baseline()] if base else [], [runner], some_cases(1), OUTPUTS)
 
 
 def nan(x, y):

@@ -26,7 +26,7 @@ EVIL = "<script>alert('x')</script>\"onload=\\1"
 
 def proof(*candidates, name="logits", base=True):
     outputs = (OutputSpec(name, "logits"),)
-    report = prove(reference(), baseline() if base else None, candidates, some_cases(2), outputs)
+    report = prove(reference(), [baseline()] if base else [], candidates, some_cases(2), outputs)
     return json.loads(report.to_json())
 
 
@@ -117,7 +117,7 @@ def test_names_from_a_stranger_are_text():
 
     wrong = altered(lambda x, y: y + np.float32(1))
     report = prove(
-        renamed(reference()), renamed(baseline()), [renamed(wrong)], some_cases(0), outputs
+        renamed(reference()), [renamed(baseline())], [renamed(wrong)], some_cases(0), outputs
     )
     context = ReportContext(
         EVIL,
@@ -230,7 +230,7 @@ def test_many_outputs_show_some_figures_and_say_how_many_are_left():
         return dict.fromkeys(names, x)
 
     runner = FakeRunner("r", run)
-    report = prove(runner, runner, [runner], some_cases(0), [OutputSpec(name) for name in names])
+    report = prove(runner, [runner], [runner], some_cases(0), [OutputSpec(name) for name in names])
     page = render_report(ReportContext("llama", json.loads(report.to_json())))
     assert page.count("<svg") == 6
     ids = [found["id"] for _, found in Elements(page).tags if "id" in found]

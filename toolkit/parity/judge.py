@@ -45,13 +45,13 @@ def _over(measured: float, limit: float | None) -> float:
 def judged_cases(
     cases: Sequence[Case],
     measured: Measurements,
-    baseline: Measurements | None,
+    baselines: Sequence[Measurements],
     output: OutputSpec,
     tolerance: Tolerance,
 ) -> list[Judged]:
     """The cases that gave this output, in order."""
     kinds = [case.kind for case in cases]
-    healthy = healthy_errors(baseline, kinds, output.name) if baseline is not None else {}
+    healthy = healthy_errors(baselines, kinds, output.name)
     found = []
     for index, case in enumerate(cases):
         deviation = measured[index, output.name]

@@ -15,7 +15,7 @@ __all__ = ["Healthy", "Limits", "healthy_errors", "limits"]
 
 @dataclass(frozen=True)
 class Healthy:
-    """The baseline's errors in one case, or the median of its class where that is larger."""
+    """The largest baseline error in one case, or the median of its class where that is larger."""
 
     rms: float
     max: float
@@ -29,28 +29,31 @@ class Limits:
     max: float
 
 
-def healthy_errors(baseline: Measurements, kinds: Sequence[str], output: str) -> dict[int, Healthy]:
-    """The healthy error of each case that the baseline could run, by the case's index."""
-    found = {
-        index: deviation
-        for index in range(len(kinds))
-        if isinstance(deviation := baseline.get((index, output), Broken("")), Deviation)
-    }
-    typical = {kind: _typical(found, kinds, kind) for kind in dict.fromkeys(kinds)}
+def healthy_errors(
+    baselines: Sequence[Measurements], kinds: Sequence[str], output: str
+) -> dict[int, Healthy]:
+    """The healthy error of each case that the baselines could run, by the case's index."""
+    largest: dict[int, Healthy] = {}
+    for baseline in baselines:
+        for index in range(len(kinds)):
+            found = baseline.get((index, output), Broken(""))
+            if isinstance(found, Deviation):
+                known = largest.get(index, Healthy(0.0, 0.0))
+                largest[index] = Healthy(max(known.rms, found.rms), max(known.max, found.max))
+    typical = {kind: _typical(largest, kinds, kind) for kind in dict.fromkeys(kinds)}
     return {
         index: Healthy(
-            max(deviation.rms, typical[kinds[index]].rms),
-            max(deviation.max, typical[kinds[index]].max),
+            max(one.rms, typical[kinds[index]].rms), max(one.max, typical[kinds[index]].max)
         )
-        for index, deviation in found.items()
+        for index, one in largest.items()
     }
 
 
-def _typical(found: Mapping[int, Deviation], kinds: Sequence[str], kind: str) -> Healthy:
-    alike = [deviation for index, deviation in found.items() if kinds[index] == kind]
+def _typical(found: Mapping[int, Healthy], kinds: Sequence[str], kind: str) -> Healthy:
+    alike = [healthy for index, healthy in found.items() if kinds[index] == kind]
     if not alike:
         return Healthy(0.0, 0.0)
-    return Healthy(median(d.rms for d in alike), median(d.max for d in alike))
+    return Healthy(median(h.rms for h in alike), median(h.max for h in alike))
 
 
 def limits(deviation: Deviation, healthy: Healthy | None, tolerance: Tolerance) -> Limits:

@@ -31,9 +31,9 @@ class Tolerance:
     """The bounds, as multiples of the healthy error: that of PyTorch in the same precision.
 
     Errors are relative to the *scale* of the output in that case: the root mean square of the
-    reference's finite values, 1 where that is zero. With ``healthy`` the baseline's error in the
-    same case, or its median over the class of cases where that is larger (one small case can be
-    lucky), a case passes if
+    reference's finite values, 1 where that is zero. With ``healthy`` the largest of the baselines'
+    errors in the same case, or its median over the class of cases where that is larger (one small
+    case can be lucky), a case passes if
 
         rms error <= max(rms_ratio * healthy rms, floor_ulps * eps)
         max error <= max(max_relative, max_ratio * healthy max, floor_ulps * eps * peak / scale)

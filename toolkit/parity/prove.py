@@ -21,7 +21,7 @@ __all__ = ["prove"]
 
 def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
     reference: Runner,
-    baseline: Runner | None,
+    baselines: Sequence[Runner],
     candidates: Sequence[Runner],
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
@@ -35,9 +35,11 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
 
     Args:
         reference: Gives the right answers, in float64 where that fits.
-        baseline: The same computation in the candidates' precision; its error is what a healthy
-            candidate may have, several times over. Without it only the bound on the largest
-            error, the finite and the choice gates judge, and the rms gate is ``not run``.
+        baselines: The same computation in the candidates' precision, as it is and with weights
+            moved by a rounding; the largest of their errors is what a healthy candidate may have,
+            several times over. The first is the one whose numbers are reported. Without any, only
+            the bound on the largest error, the finite and the choice gates judge, and the rms
+            gate is ``not run``.
         candidates: What is to be shipped, by runtime; their names must differ.
         cases: Inputs, most telling first.
         outputs: What to compare.
@@ -45,15 +47,16 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         progress: Called with the runner's name after every case.
 
     Raises:
-        ParityError: If there is nothing to compare, the reference lacks an output or the baseline
+        ParityError: If there is nothing to compare, the reference lacks an output or a baseline
             cannot run a case. A proof that fails is returned, not raised.
     """
     _require_something(candidates, cases, outputs)
     options = options or ParityOptions()
     with OutputStore(options.memory_bytes) as store:
         record(reference, cases, outputs, store, progress)
-        healthy = measure(baseline, cases, outputs, store, progress) if baseline else None
-        _require_whole(healthy or {}, cases)
+        healthy = [measure(one, cases, outputs, store, progress) for one in baselines]
+        for errors in healthy:
+            _require_whole(errors, cases)
         measured = [
             (candidate.name, measure(candidate, cases, outputs, store, progress))
             for candidate in candidates
@@ -65,13 +68,13 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
     return ParityReport(
         verdict="pass" if all(verdict.passed for verdict in verdicts) else "fail",
         reference=reference.name,
-        baseline=baseline.name if baseline else None,
+        baseline=baselines[0].name if baselines else None,
         candidates=tuple(candidate.name for candidate in candidates),
         tolerance=options.tolerance,
         cases=tuple(RunCase(case.name, case.kind, dict(case.dims)) for case in cases),
         verdicts=verdicts,
         classes=tuple(row for found in findings for row in found[1]),
-        healthy=_healthy_rows(baseline, healthy, cases, outputs, options),
+        healthy=_healthy_rows(baselines, healthy, cases, outputs, options),
         worst=tuple(case for found in findings for case in found[2]),
     )
 
@@ -79,7 +82,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
 def _judge(  # noqa: PLR0913, PLR0917
     name: str,
     measured: Measurements,
-    baseline: Measurements | None,
+    baselines: Sequence[Measurements],
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     options: ParityOptions,
@@ -88,7 +91,7 @@ def _judge(  # noqa: PLR0913, PLR0917
     rows: list[ClassResult] = []
     judged: dict[str, Sequence[Judged]] = {}
     for output in outputs:
-        found = judged_cases(cases, measured, baseline, output, options.tolerance)
+        found = judged_cases(cases, measured, baselines, output, options.tolerance)
         judged[output.name] = found
         verdicts.append(judge_output(name, output, cases, measured, found))
         rows.extend(class_results(name, output.name, found, options.tolerance))
@@ -96,19 +99,19 @@ def _judge(  # noqa: PLR0913, PLR0917
 
 
 def _healthy_rows(
-    baseline: Runner | None,
-    measured: Measurements | None,
+    baselines: Sequence[Runner],
+    measured: Sequence[Measurements],
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     options: ParityOptions,
 ) -> tuple[ClassResult, ...]:
-    """The baseline's own numbers; they are not held against a limit."""
-    if baseline is None or measured is None:
+    """The first baseline's own numbers; they are not held against a limit."""
+    if not baselines:
         return ()
     rows: list[ClassResult] = []
     for output in outputs:
-        found = judged_cases(cases, measured, None, output, options.tolerance)
-        rows.extend(class_results(baseline.name, output.name, found, options.tolerance))
+        found = judged_cases(cases, measured[0], [], output, options.tolerance)
+        rows.extend(class_results(baselines[0].name, output.name, found, options.tolerance))
     return tuple(replace(row, max_limit=None) for row in rows)
 
 

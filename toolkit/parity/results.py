@@ -155,7 +155,7 @@ class ParityReport:
     Attributes:
         verdict: ``pass`` only if every output of every candidate passed.
         reference: Name of the runner whose outputs are right by definition.
-        baseline: Name of the runner that gives the healthy error.
+        baseline: Name of the first runner that gives healthy errors.
         candidates: Names of the runners judged.
         tolerance: The bounds.
         cases: What was run, in order.

@@ -10,7 +10,7 @@ from toolkit.errors import BundleError
 from toolkit.feeds import cases
 from toolkit.parity import ParityReport, prove
 from toolkit.pipeline.plan import Plan, make_plan
-from toolkit.pipeline.reference import output_specs, reference_runner
+from toolkit.pipeline.reference import baseline_runners, output_specs, reference_runner
 from toolkit.progress import Progress, silent
 from toolkit.recipe import load_recipe
 from toolkit.runtime import OrtRunner
@@ -23,7 +23,7 @@ def prove_plan(plan: Plan, graph: Path, progress: Progress = silent) -> ParityRe
     recipe = plan.recipe
     return prove(
         reference=reference_runner(plan, "float64"),
-        baseline=reference_runner(plan, "float32"),
+        baselines=baseline_runners(plan, "float32"),
         candidates=[OrtRunner(graph, optimise=False), OrtRunner(graph)],
         cases=cases(plan.inputs, plan.shapes, seed=recipe.parity_seed, count=recipe.parity.cases),
         outputs=output_specs(plan),

@@ -7,6 +7,7 @@ from toolkit.parity import OutputSpec
 from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
 from toolkit.runtime import (
     EnsembleRunner,
+    JitteredSource,
     OrtRunner,
     Renamed,
     Runner,
@@ -15,7 +16,7 @@ from toolkit.runtime import (
 )
 from toolkit.sources import HuggingFaceSource
 
-__all__ = ["output_specs", "reference_runner"]
+__all__ = ["baseline_runners", "output_specs", "reference_runner"]
 
 
 def reference_runner(plan: Plan, dtype: str) -> Runner:
@@ -24,24 +25,35 @@ def reference_runner(plan: Plan, dtype: str) -> Runner:
     An ONNX member means what ONNX Runtime, without optimisations, makes of its own file; it
     stays in the file's precision.
     """
-    return _runner(plan.root, dtype)
+    return _runner(plan.root, dtype, None)
 
 
-def _runner(node: LeafPlan | EnsemblePlan, dtype: str) -> Runner:
-    runner = _own_names(node, dtype)
+def baseline_runners(plan: Plan, dtype: str) -> tuple[Runner, ...]:
+    """Runners whose errors are healthy in ``dtype``: the recipe as it is, and moved by roundings.
+
+    In the moved ones every PyTorch weight differs by one rounding at most (``jitter``), and ONNX
+    members run with ONNX Runtime's optimisations.
+    """
+    return tuple(_runner(plan.root, dtype, seed) for seed in (None, 1, 2))
+
+
+def _runner(node: LeafPlan | EnsemblePlan, dtype: str, jitter: int | None) -> Runner:
+    runner = _own_names(node, dtype, jitter)
     return Renamed(runner, node.rename) if node.rename else runner
 
 
-def _own_names(node: LeafPlan | EnsemblePlan, dtype: str) -> Runner:
+def _own_names(node: LeafPlan | EnsemblePlan, dtype: str, jitter: int | None) -> Runner:
     if isinstance(node, EnsemblePlan):
         members = [
-            Weighted(_runner(member, dtype), weight)
+            Weighted(_runner(member, dtype, jitter), weight)
             for member, weight in zip(node.members, node.weights, strict=True)
         ]
         return EnsembleRunner(members, node.combine, node.space, node.output)
     if isinstance(node.origin, OnnxModel):
-        return OrtRunner(node.origin.path, optimise=False)
-    return TorchRunner(node.origin, dtype)
+        return OrtRunner(node.origin.path, optimise=jitter is not None)
+    if jitter is None:
+        return TorchRunner(node.origin, dtype)
+    return TorchRunner(JitteredSource(node.origin, jitter), dtype)
 
 
 def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:

@@ -2,6 +2,7 @@
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Weighted
+from toolkit.runtime.jitter import JitteredSource
 from toolkit.runtime.ort import OrtRunner
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
@@ -10,6 +11,7 @@ __all__ = [
     "Array",
     "EnsembleRunner",
     "Feeds",
+    "JitteredSource",
     "OrtRunner",
     "Outputs",
     "Renamed",
