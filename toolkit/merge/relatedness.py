@@ -10,7 +10,7 @@ arXiv:2110.06296). Norms and biases look alike even then, so only matrices are j
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,18 @@ _TENSORS = 32
 _ELEMENTS = 1 << 16
 
 
-def sampled_cosines(output: OutputTensor) -> dict[tuple[str, str], float]:
-    """Cosines between the first elements of every two sources of a tensor, by their models."""
+def sampled_cosines(output: OutputTensor, models: Container[str]) -> dict[tuple[str, str], float]:
+    """Cosines between the first elements of a tensor in every two of the given models."""
     count = min(_ELEMENTS, elements(output.shape))
-    values = {source.model: _first(source.tensor, count) for source in output.sources}
+    sources = [source for source in output.sources if source.model in models]
+    values = {source.model: _first(source.tensor, count) for source in sources}
     found = {}
     for left, right in itertools.combinations(values, 2):
         a, b = values[left], values[right]
         norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-        # A matrix of zeros (a fresh LoRA, a zero-initialised gate) says nothing.
-        if norm > 0:
+        # A matrix of zeros (a fresh LoRA, a zero-initialised gate) says nothing; one that is not
+        # finite is refused when it is merged, with its place.
+        if 0 < norm < np.inf:
             found[left, right] = float(a @ b) / norm
     return found
 
@@ -60,7 +62,7 @@ def median_cosine(plan: MergePlan) -> tuple[float, tuple[str, str]] | None:
     """
     by_pair: dict[tuple[str, str], list[float]] = {}
     for output in _sample(plan):
-        for pair, cosine in sampled_cosines(output).items():
+        for pair, cosine in sampled_cosines(output, plan.models).items():
             by_pair.setdefault(pair, []).append(cosine)
     medians = [(float(np.median(values)), pair) for pair, values in by_pair.items()]
     return min(medians, default=None)
