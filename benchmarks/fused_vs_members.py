@@ -40,6 +40,7 @@ class Case:
         spec: The input they share.
         batch: The rows of one run.
         runs: Runs in one timing, so that it lasts some milliseconds.
+        repeats: Timings of each; more where a moment's load weighs more.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case:
     spec: TensorSpec
     batch: int
     runs: int
+    repeats: int
 
     def feeds(self) -> dict[str, np.ndarray]:
         """Seeded inputs."""
@@ -58,7 +60,7 @@ def run(*, quick: bool) -> list[Row]:
     rows = []
     for case in cases(quick=quick):
         with tempfile.TemporaryDirectory() as folder:
-            rows += measure(case, Path(folder), repeats=7 if quick else 21)
+            rows += measure(case, Path(folder), repeats=7 if quick else case.repeats)
     return rows
 
 
@@ -73,9 +75,9 @@ def cases(*, quick: bool) -> list[Case]:
     kwargs = {"vocabulary": vocabulary, "width": width, "depth": depth, "classes": 10}
     encoders = (Member("benchmarks.models:encoder", kwargs),) * 3
     return [
-        Case("3 digit classifiers, batch 1", digits, image, batch=1, runs=200),
-        Case("3 digit classifiers, batch 64", digits, image, batch=64, runs=20),
-        Case("3 encoders, batch 4 x 64 tokens", encoders, tokens, batch=4, runs=1),
+        Case("3 digit classifiers, batch 1", digits, image, batch=1, runs=200, repeats=61),
+        Case("3 digit classifiers, batch 64", digits, image, batch=64, runs=20, repeats=61),
+        Case("3 encoders, batch 4 x 64 tokens", encoders, tokens, batch=4, runs=1, repeats=21),
     ]
 
 

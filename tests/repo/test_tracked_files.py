@@ -27,7 +27,7 @@ ADDRESSES = (
 )
 LARGEST = 512 * 1024
 _URL = re.compile(r"\b(?:https?|git|ssh|ftp)://([\w./-]+)")
-_MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work|mnt|srv|opt)/[\w.]")
+_MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work)/[\w.]")
 
 
 def text_lines():
