@@ -42,11 +42,11 @@ class Notes:
     warnings: Sequence[str]
 
 
-def write_surroundings(config: MergeConfig, plan: MergePlan, folder: Path) -> None:
+def write_surroundings(plan: MergePlan, folder: Path) -> None:
     """Write ``config.json`` and copy the donor's tokenizer and generation config.
 
     Raises:
-        MergeError: If a file cannot be copied, or the chat template is not one.
+        MergeError: If a file cannot be copied.
     """
     if plan.config:
         (folder / "config.json").write_text(_json(plan.config), encoding="utf-8")
@@ -56,9 +56,8 @@ def write_surroundings(config: MergeConfig, plan: MergePlan, folder: Path) -> No
             _copy(source / name, folder / name)
     for name, text in plan.files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    if config.chat_template is not None:
-        folders = [model.folder for model in plan.models.values() if model.folder is not None]
-        set_chat_template(folder, config.chat_template, folders)
+    if plan.chat_template:
+        set_chat_template(folder, plan.chat_template)
 
 
 def _copy(source: Path, target: Path) -> None:

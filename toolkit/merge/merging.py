@@ -125,7 +125,7 @@ def merge_configs(
             for stage in ordered[:-1]:
                 run.stage(stage, state / f"stage-{stage.name}")
             last, written, warnings = run.write(ordered[-1], partial, state)
-            write_surroundings(ordered[-1], last, partial)
+            write_surroundings(last, partial)
             write_description(ordered, last, written, partial, Notes(options.seed, warnings))
     finally:
         run.library.files.close()
@@ -154,7 +154,7 @@ class _Run:
         name = config.name or ""
         folder.mkdir(parents=True, exist_ok=True)
         made, _, _ = self.write(config, folder, folder)
-        write_surroundings(config, made, folder)
+        write_surroundings(made, folder)
         self.library.add(name, self.library.open_path(name, folder))
 
     def write(

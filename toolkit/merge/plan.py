@@ -78,6 +78,7 @@ class MergePlan:
         config: ``config.json`` of the output.
         warnings: What a reader should know and need not act on.
         files: Text files to write beside the weights, by name: a tokenizer that was made anew.
+        chat_template: Text of the chat template to set; empty to leave the tokenizer's own.
     """
 
     method: str
@@ -88,6 +89,7 @@ class MergePlan:
     config: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
+    chat_template: str = ""
 
     @property
     def nbytes(self) -> int:

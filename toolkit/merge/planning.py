@@ -16,6 +16,7 @@ from toolkit.merge.models import Library, Model
 from toolkit.merge.outputs import element_format, output_config
 from toolkit.merge.plan import MergePlan, OutputTensor, Source
 from toolkit.merge.settings import Place, check_names, lookup, unused
+from toolkit.merge.templates import chat_template
 from toolkit.merge.tensors import FLOATS
 from toolkit.merge.ties import Ties, find_ties
 
@@ -55,7 +56,15 @@ def make_plan(config: MergeConfig, library: Library, seed: int = 0) -> MergePlan
         models,
         output_config(config, models, planner.donor, written, ties),
         tuple(unused(config, entry)),
+        chat_template=_chat_template(config, models),
     )
+
+
+def _chat_template(config: MergeConfig, models: Mapping[str, Model]) -> str:
+    if config.chat_template is None:
+        return ""
+    folders = [model.folder for model in models.values() if model.folder is not None]
+    return chat_template(config.chat_template, folders)
 
 
 @dataclass(frozen=True)

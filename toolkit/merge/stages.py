@@ -22,13 +22,14 @@ def in_order(configs: Sequence[MergeConfig]) -> list[MergeConfig]:
     if len(configs) == 1:
         return list(configs)
     named = _named(configs)
+    # By identity: two documents may say the same.
     uses = {id(c): [n for n in _references(c) if n in named] for c in configs}
     results = [c for c in configs if not any(c.name in used for used in uses.values())]
     ordered: list[MergeConfig] = []
     for config in results:
         _visit(config, named, uses, ordered, ())
     if len(ordered) < len(configs):
-        rest = next(c for c in configs if c not in ordered)
+        rest = next(c for c in configs if not any(c is done for done in ordered))
         _visit(rest, named, uses, ordered, ())
     if len(results) != 1:
         names = [c.name or "one without a name" for c in results]
@@ -65,7 +66,7 @@ def _visit(
     if name and name in path:
         circle = " -> ".join((*path[path.index(name) :], name))
         raise MergeError(f"documents use each other in a circle: {circle}")
-    if config in ordered:
+    if any(config is done for done in ordered):
         return
     for used in uses[id(config)]:
         _visit(named[used], named, uses, ordered, (*path, name))

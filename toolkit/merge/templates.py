@@ -9,9 +9,9 @@ from pathlib import Path
 
 from toolkit.errors import MergeError
 
-__all__ = ["NAMED", "set_chat_template"]
+__all__ = ["NAMED", "chat_template", "set_chat_template"]
 
-_FILE = "chat_template.jinja"
+_FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
 
 # Written from the formats' descriptions: the markers are facts, the templates are ours.
 NAMED: Mapping[str, str] = {
@@ -46,31 +46,33 @@ NAMED: Mapping[str, str] = {
 }
 
 
-def set_chat_template(folder: Path, wanted: str, models: Sequence[Path]) -> None:
-    """Write the template beside the tokenizer, as transformers reads it.
+def chat_template(wanted: str, models: Sequence[Path]) -> str:
+    """The template's text; empty where the commonest is wanted and no model has one.
 
     Args:
-        folder: The output.
         wanted: A name of ``NAMED``, ``auto`` for the commonest among the models, or the text.
-        models: Folders of the models.
+        models: Folders of the models, the one whose tokenizer is kept first.
 
     Raises:
         MergeError: If it is none of these, or there is no tokenizer to have it.
     """
     text = _commonest(models) if wanted == "auto" else NAMED.get(wanted, wanted)
-    if not text:
-        return
-    if "{" not in text or len(text) < 20:
+    if text and ("{" not in text or len(text) < 20):
         raise MergeError(
             f"chat_template is {wanted!r}, neither a template nor a known name",
             hint="auto, " + ", ".join(NAMED) + ", or the template itself",
         )
-    settings = folder / "tokenizer_config.json"
-    if not settings.is_file():
-        raise MergeError("chat_template is set, and the donor model has no tokenizer_config.json")
-    content = _settings(settings)
+    if text and not (models and (models[0] / _SETTINGS).is_file()):
+        raise MergeError(f"chat_template is set, and the donor model has no {_SETTINGS}")
+    return text
+
+
+def set_chat_template(folder: Path, text: str) -> None:
+    """Write the template beside the tokenizer, as transformers reads it."""
+    path = folder / _SETTINGS
+    content = _settings(path)
     content.pop("chat_template", None)
-    settings.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     (folder / _FILE).write_text(text, encoding="utf-8")
 
 
@@ -82,7 +84,7 @@ def _commonest(models: Sequence[Path]) -> str:
 def _template_of(folder: Path) -> str:
     if (folder / _FILE).is_file():
         return (folder / _FILE).read_text(encoding="utf-8")
-    path = folder / "tokenizer_config.json"
+    path = folder / _SETTINGS
     value = _settings(path).get("chat_template", "") if path.is_file() else ""
     return value if isinstance(value, str) else ""
 
