@@ -24,7 +24,7 @@ from toolkit.merge.tensors import STORED, ArraySink, ArrayTensor, elements
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["merge_modules", "merge_state_dicts"]
+__all__ = ["merge_modules", "merge_state_dicts", "opened"]
 
 Array = npt.NDArray[Any]
 StateDict = Mapping[str, Any]
@@ -61,8 +61,7 @@ def merge_state_dicts(
     Raises:
         MergeError: If they cannot be merged as asked.
     """
-    opened = {name: Model(name, _tensors(name, state)) for name, state in models.items()}
-    plan = make_plan(from_mapping(config), Library(known=opened), seed)
+    plan = make_plan(from_mapping(config), Library(known=opened(models)), seed)
     check_related(plan, force=force)
     flat = _run(plan, threads)
     sample = next(iter(next(iter(models.values())).values()))
@@ -93,6 +92,11 @@ def merge_modules(
     result = copy.deepcopy(next(iter(modules.values())))
     result.load_state_dict(merged)
     return result
+
+
+def opened(models: Mapping[str, StateDict]) -> dict[str, Model]:
+    """State dicts as models for a ``Library``; values are not copied."""
+    return {name: Model(name, _tensors(name, state)) for name, state in models.items()}
 
 
 def _run(plan: MergePlan, threads: int) -> dict[str, Array]:
