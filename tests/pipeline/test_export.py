@@ -220,7 +220,7 @@ def test_tensorrt_target_without_tensorrt_says_so_before_any_work(shop):
 
 def test_failed_proof_publishes_evidence_elsewhere(shop, monkeypatch):
     """The graph is fused with its members swapped, behind the pipeline's back."""
-    from toolkit.pipeline import export as stage
+    from toolkit.pipeline import graph as stage
 
     honest = stage._tree
 

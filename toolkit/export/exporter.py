@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +43,24 @@ class ExportOptions:
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
-def export_source(source: Source, shapes: Shapes, options: ExportOptions, out: Path) -> OnnxModel:
+def export_source(
+    source: Source,
+    shapes: Shapes,
+    options: ExportOptions,
+    out: Path,
+    traced: Callable[[torch.export.ExportedProgram], None] | None = None,
+) -> OnnxModel:
     """Write ``source`` as ONNX to ``out``, weights in ``out``.data beside it.
 
     Every symbolic dimension of the inputs is dynamic within its range in ``shapes`` and keeps its
     name; a range of one value is baked in.
+
+    Args:
+        source: The model.
+        shapes: The range of each of its symbolic dimensions.
+        options: How to export.
+        out: The file to write.
+        traced: Given the program that was translated, weights and all.
 
     Raises:
         ExportError: If PyTorch cannot trace the model, or a dimension meant to vary did not.
@@ -69,6 +82,9 @@ def export_source(source: Source, shapes: Shapes, options: ExportOptions, out: P
     if program is None:
         raise ExportError(f"{source.name}: torch.onnx.export returned no program")
     program.save(out, external_data=True)
+    if traced is not None:
+        assert program.exported_program is not None
+        traced(program.exported_program)
     del program, module
     gc.collect()  # the program holds reference cycles that keep the weights alive
     return read_onnx(out, source.inputs, shapes)

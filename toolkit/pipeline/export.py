@@ -6,14 +6,14 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import graphs
 from toolkit.artifacts import Engine, OnnxModel
 from toolkit.bundle import Manifest, is_bundle, publishing
 from toolkit.checkpoint import check_finite
 from toolkit.engine import EngineOptions, build_engine, require
-from toolkit.export import ExportOptions, adopt_onnx, export_source
+from toolkit.export import adopt_onnx
 from toolkit.parity import ParityReport
-from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan, make_plan
+from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
+from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
 from toolkit.pipeline.tokenizer import copy_tokenizer
 from toolkit.pipeline.writing import write_record
@@ -84,47 +84,15 @@ def _build_graph(plan: Plan, folder: Path, progress: Progress) -> OnnxModel:
     """Export every model, fuse, run the passes, and write ``model.onnx``."""
     work = folder / ".work"
     work.mkdir()
-    exported: dict[str, Path] = {}
-    leaves = list(plan.leaves())
-    for done, (name, leaf) in enumerate(leaves):
-        progress("export models", done, len(leaves))
-        exported[name] = _export(leaf, plan, work / str(done))
-    progress("export models", len(leaves), len(leaves))
-    asked = [step.name for step in plan.recipe.passes]
-    passes = [graphs.StripExporterMetadata(), *(graphs.PASSES[name]() for name in asked)]
+    exported = export_leaves(plan, work, progress)
     progress("fuse into one graph", 0, 1)
-    graphs.fuse(
-        _tree(plan.root, "", exported), folder / "model.onnx", passes=passes, required=asked
-    )
+    fuse_leaves(plan, exported, folder / "model.onnx", asked_passes(plan))
     progress("fuse into one graph", 1, 1)
     shutil.rmtree(work)
     found = adopt_onnx(folder / "model.onnx")
     by_name = {spec.name: spec for spec in plan.inputs}
     inputs = tuple(by_name[spec.name] for spec in found.inputs)
     return OnnxModel(found.path, inputs, found.outputs, found.opset)
-
-
-def _export(leaf: LeafPlan, plan: Plan, folder: Path) -> Path:
-    if isinstance(leaf.origin, OnnxModel):
-        return leaf.origin.path
-    folder.mkdir()
-    wanted = plan.recipe.export
-    options = ExportOptions(opset=wanted.opset, precision=wanted.precision)
-    return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx").path
-
-
-def _tree(
-    node: LeafPlan | EnsemblePlan, prefix: str, exported: dict[str, Path]
-) -> graphs.Leaf | graphs.Ensemble:
-    """The plan as ``graphs`` wants it, with files for sources."""
-    if isinstance(node, LeafPlan):
-        return graphs.Leaf(node.name, exported[prefix + node.name], node.rename)
-    members = tuple(
-        _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
-        for m in node.members
-    )
-    how = graphs.Combination(node.combine, node.space, node.weights, node.output)
-    return graphs.Ensemble(node.name, members, how, node.rename)
 
 
 def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress) -> Engine | None:

@@ -39,8 +39,17 @@ class OrtRunner:
         name: ``onnxruntime cpu``, and whether graph optimisations are off.
     """
 
-    def __init__(self, path: Path, *, optimise: bool = True, threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        optimise: bool = True,
+        threads: int = 0,
+        weights: Path | None = None,
+    ) -> None:
+        """Take a file; ``weights`` is the folder of its data file, if that is another folder."""
         self._path = path
+        self._weights = weights
         self._optimise = optimise
         self._threads = threads
         self._session: onnxruntime.InferenceSession | None = None
@@ -68,7 +77,7 @@ class OrtRunner:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = ort.InferenceSession(
-                str(self._path), options, providers=["CPUExecutionProvider"]
+                self._model(options), options, providers=["CPUExecutionProvider"]
             )
         except ort.capi.onnxruntime_pybind11_state.Fail as error:
             raise ExportError(f"ONNX Runtime refuses {self._path.name}: {error}") from error
@@ -92,6 +101,15 @@ class OrtRunner:
         names = [o.name for o in session.get_outputs()]
         values: list[np.ndarray[Any, Any]] = session.run(names, given)
         return dict(zip(names, values, strict=True))
+
+    def _model(self, options: Any) -> str | bytes:
+        if self._weights is None:
+            return str(self._path)
+        # ONNX Runtime looks elsewhere only for a model that it is given as bytes.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(self._weights)
+        )
+        return self._path.read_bytes()
 
     def _open(self) -> onnxruntime.InferenceSession:
         if self._session is None:

@@ -1,0 +1,127 @@
+"""Runs a graph and its twin over the samples and measures every value against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import graphs
+from toolkit.parity.explain.budget import Error, measure, rounding, times_healthy
+from toolkit.parity.explain.traces import GraphTrace, OrtTrace, Trace, chunked, value_sizes
+from toolkit.progress import Progress
+from toolkit.runtime import Array, Feeds, Outputs
+
+__all__ = ["Reading", "Readings", "Sides", "read_values"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value in one sample: R, the healthy error, the error, and whether a bit changed."""
+
+    ratio: float
+    healthy: float
+    error: Error
+    changed: bool
+
+
+@dataclass
+class Readings:
+    """By sample, then by name of the value."""
+
+    samples: list[dict[str, Reading]] = field(default_factory=list)
+    chunks: int = 0
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is compared.
+
+    Attributes:
+        shipped: The graph in question.
+        twin: A fresh export of the same recipe, before passes that were asked for.
+        truth: Every value in float64.
+        pytorch: Values in the precision of the model, from PyTorch, if there are any.
+        work: An empty folder.
+    """
+
+    shipped: Path
+    twin: Path
+    truth: GraphTrace
+    pytorch: Trace | None
+    work: Path
+
+
+def read_values(
+    sides: Sides,
+    nodes: Sequence[graphs.NodeOutline],
+    samples: Sequence[Callable[[], Feeds]],
+    memory_bytes: int,
+    progress: Progress,
+) -> Readings:
+    """Measure every value that both graphs have.
+
+    Raises:
+        ExportError: If ONNX Runtime refuses one of the graphs.
+    """
+    twins = {name for node in graphs.outline(sides.twin).nodes for name in node.outputs}
+    names = [name for node in nodes for name in node.outputs if name and name in twins]
+    sizes = value_sizes(sides.shipped, sides.work, names, samples)
+    readings = Readings([{} for _ in samples])
+    # float32 from both graphs, and float64 from PyTorch
+    groups = list(chunked(names, sizes, memory_bytes // 16))
+    readings.chunks, total = len(groups), len(groups) * len(samples)
+    for done, group in enumerate(groups):
+        with ExitStack() as stack:
+            found = stack.enter_context(OrtTrace(sides.shipped, _folder(sides, "found"), group))
+            twin = stack.enter_context(OrtTrace(sides.twin, _folder(sides, "twin"), group))
+            for number, feeds in enumerate(samples):
+                arrays = feeds()
+                truth = sides.truth(arrays, group)
+                pytorch = sides.pytorch(arrays, group) if sides.pytorch is not None else {}
+                values = found(arrays), twin(arrays), truth, pytorch
+                readings.samples[number].update(_read(nodes, values))
+                progress("compare values", done * len(samples) + number + 1, total)
+    return readings
+
+
+def _folder(sides: Sides, name: str) -> Path:
+    folder = sides.work / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _read(
+    nodes: Sequence[graphs.NodeOutline], values: tuple[Outputs, Outputs, Outputs, Outputs]
+) -> Mapping[str, Reading]:
+    """In graph order, so that coarse arithmetic is known to what follows it."""
+    found, twins, truth, pytorch = values
+    coarser: dict[str, float] = {}
+    readings: dict[str, Reading] = {}
+    for node in nodes:
+        before = max((coarser.get(name, 1.0) for name in node.inputs), default=1.0)
+        for name in node.outputs:
+            coarser[name] = before
+            if name not in found or name not in truth:
+                continue
+            array, twin, reference = found[name], twins[name], truth[name]
+            eps, usual = rounding(array.dtype), rounding(twin.dtype)
+            if eps and usual:
+                coarser[name] = max(before, eps / usual)
+            error = measure(reference, array)
+            own = pytorch.get(name)
+            ratio, healthy = times_healthy(
+                error,
+                measure(reference, twin),
+                None if own is None else measure(reference, own),
+                coarser[name],
+                eps,
+            )
+            changed = array.dtype != twin.dtype or not _same_bits(array, twin)
+            readings[name] = Reading(ratio, healthy, error, changed)
+    return readings
+
+
+def _same_bits(found: Array, twin: Array) -> bool:
+    return found.shape == twin.shape and found.tobytes() == twin.tobytes()

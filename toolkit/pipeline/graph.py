@@ -1,0 +1,89 @@
+"""From a plan to its graph: export every model, fuse, rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import graphs
+from toolkit.artifacts import OnnxModel
+from toolkit.export import ExportOptions, export_source
+from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.progress import Progress
+
+__all__ = ["asked_passes", "export_leaves", "fuse_leaves"]
+
+
+def export_leaves(
+    plan: Plan,
+    work: Path,
+    progress: Progress,
+    traced: Callable[[str, LeafPlan, object], None] | None = None,
+) -> dict[str, Path]:
+    """Write every model of the plan as ONNX under ``work``, one in memory at a time.
+
+    Args:
+        plan: The plan.
+        work: An empty folder.
+        progress: Told of every model.
+        traced: Given the path of each PyTorch model in the ensemble, its plan, and the
+            ``torch.export.ExportedProgram`` that was translated.
+
+    Returns:
+        The file of each model by its path in the ensemble; for ONNX members their own file.
+    """
+    exported: dict[str, Path] = {}
+    leaves = list(plan.leaves())
+    for done, (name, leaf) in enumerate(leaves):
+        progress("export models", done, len(leaves))
+        exported[name] = _export(name, leaf, plan, work / str(done), traced)
+    progress("export models", len(leaves), len(leaves))
+    return exported
+
+
+def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
+    """The passes that the recipe names, in its order."""
+    return tuple(graphs.PASSES[step.name]() for step in plan.recipe.passes)
+
+
+def fuse_leaves(
+    plan: Plan, exported: Mapping[str, Path], out: Path, passes: Sequence[graphs.Pass]
+) -> None:
+    """Write the fused graph, stripped of the exporter's traces, after ``passes``.
+
+    Raises:
+        graphs.GraphError: If members cannot be fused, or one of ``passes`` rewrites nothing.
+    """
+    required = [step.name for step in passes]
+    every = (graphs.StripExporterMetadata(), *passes)
+    graphs.fuse(_tree(plan.root, "", exported), out, passes=every, required=required)
+
+
+def _export(
+    name: str,
+    leaf: LeafPlan,
+    plan: Plan,
+    folder: Path,
+    traced: Callable[[str, LeafPlan, object], None] | None,
+) -> Path:
+    if isinstance(leaf.origin, OnnxModel):
+        return leaf.origin.path
+    folder.mkdir()
+    wanted = plan.recipe.export
+    options = ExportOptions(opset=wanted.opset, precision=wanted.precision)
+    seen = None if traced is None else lambda program: traced(name, leaf, program)
+    return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx", seen).path
+
+
+def _tree(
+    node: LeafPlan | EnsemblePlan, prefix: str, exported: Mapping[str, Path]
+) -> graphs.Leaf | graphs.Ensemble:
+    """The plan as ``graphs`` wants it, with files for sources."""
+    if isinstance(node, LeafPlan):
+        return graphs.Leaf(node.name, exported[prefix + node.name], node.rename)
+    members = tuple(
+        _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
+        for m in node.members
+    )
+    how = graphs.Combination(node.combine, node.space, node.weights, node.output)
+    return graphs.Ensemble(node.name, members, how, node.rename)
