@@ -50,3 +50,17 @@ def test_the_most_frequent_operators_come_first(tmp_path):
 def test_tensors_print_as_recipes_write_them(tmp_path):
     path = identity(tmp_path / "m.onnx", dtype="double", dims="[batch, ?, 3]")
     assert str(describe(path).inputs[0]) == "z: float64[batch, ?, 3]"
+
+
+def test_initializers_of_subgraphs_count(tmp_path):
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    net (float[3] x, bool flag) => (float[3] y)
+    {
+      y = If (flag) <
+        then_branch = yes () => (float[3] p) <float[3] weight = {1, 2, 3}> { p = Mul (x, weight) },
+        else_branch = no () => (float[3] q) { q = Identity (x) }
+      >
+    }
+    """
+    assert describe(write(tmp_path / "model.onnx", text)).parameters == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from graphs import (
@@ -83,6 +84,26 @@ class Misses:
 
     def ensures(self, model):
         pass
+
+
+class Appends(Misses):
+    """A pass that puts what others read last."""
+
+    name = "appends"
+
+    def apply(self, model):
+        node = next(iter(model.graph))
+        model.graph.remove(node)
+        model.graph.append(node)
+        return PassReport(self.name, (node.name,))
+
+
+def test_the_graph_is_sorted_after_a_pass(tmp_path):
+    rewrite(net(tmp_path / "m.onnx", 1), [Appends()], tmp_path / "out.onnx")
+    assert [node.op_type for node in onnx.load(tmp_path / "out.onnx").graph.node] == [
+        "MatMul",
+        "Relu",
+    ]
 
 
 def test_the_error_tells_the_nearest_misses(tmp_path):

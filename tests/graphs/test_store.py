@@ -78,6 +78,14 @@ def test_a_model_needs_an_opset(tmp_path):
     assert refusal(path).message == f"{path} is not an ONNX model: it has no opset version"
 
 
+def test_names_are_utf_8(tmp_path):
+    path = net(tmp_path / "model.onnx", 1)
+    path.write_bytes(path.read_bytes().replace(b"hidden", b"hid\xffen"))
+    assert refusal(path).message == (
+        f"{path} is a malformed ONNX model: b'hid\\xffen' is not UTF-8 text"
+    )
+
+
 @given(content=st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_graph_error(content, tmp_path_factory):
     path = tmp_path_factory.getbasetemp() / "fuzz.onnx"
@@ -293,6 +301,7 @@ def test_what_is_written_is_what_is_read(arrays, data, tmp_path_factory):
     rewrite(folder / "source.onnx", [], folder / "model.onnx")
     again = onnx.load(folder / "model.onnx")
     assert [node.name for node in again.graph.node] == list(tensors)
+    assert [tensor.name for tensor in again.graph.initializer] == list(tensors)
     for tensor in again.graph.initializer:
         found = numpy_helper.to_array(tensor)
         wanted = tensors[tensor.name]
