@@ -11,7 +11,9 @@ _CALL = "call"
 
 
 def inline_functions(model: ir.Model) -> None:
-    """Replace every call in place; values and nodes of a body start with the name of the call.
+    """Replace every call in place; values of a body start with the name of the call.
+
+    A node of a body is called what its first output is called.
 
     The library numbers names that clash, so that one more call would rename the values of all the
     others; two versions of a graph could then not be compared by name.
@@ -31,10 +33,10 @@ def inline_functions(model: ir.Model) -> None:
         call = node.metadata_props.pop(_CALL, None)
         if call is None or node in before:
             continue
-        node.name = f"{call}/{node.name}"
         for value in node.outputs:
             if value.name and value.name not in known:
                 value.name = _unused(f"{call}/{value.name}", taken)
+        node.name = str(node.outputs[0].name)
 
 
 def _unused(stem: str, taken: set[str | None]) -> str:

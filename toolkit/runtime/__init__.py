@@ -4,8 +4,10 @@ from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Weighted
 from toolkit.runtime.jitter import JitteredSource
 from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
+from toolkit.runtime.tree import TracedEnsemble, TracedLeaf, TreeTrace
 
 __all__ = [
     "Array",
@@ -14,8 +16,12 @@ __all__ = [
     "JitteredSource",
     "OrtRunner",
     "Outputs",
+    "ProgramTrace",
     "Renamed",
     "Runner",
     "TorchRunner",
+    "TracedEnsemble",
+    "TracedLeaf",
+    "TreeTrace",
     "Weighted",
 ]

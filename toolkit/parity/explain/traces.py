@@ -114,11 +114,14 @@ class GraphTrace:
 
     def __call__(self, feeds: Feeds, wanted: Collection[str]) -> Outputs:
         """Evaluate what is wanted; a value that cannot be evaluated is left out."""
-        plan = self._needed(wanted)
-        read = {name for node in plan for name in _read(node)} | set(wanted)
         values: dict[str, _Array] = {name: _lift(value) for name, value in feeds.items()}
+        plan = self._needed(wanted)
         if self._anchors is not None:
+            read = {name for node in plan for name in _read(node)} | set(wanted)
             values.update(self._anchors(feeds, read & self._known))
+            if lost := (read & self._known) - set(values):
+                self._known -= lost
+                plan = self._needed(wanted)
         last = {name: position for position, node in enumerate(plan) for name in _read(node)}
         for position, node in enumerate(plan):
             self._evaluate(node, values)

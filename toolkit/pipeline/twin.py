@@ -1,0 +1,66 @@
+"""A fresh export of a plan, with PyTorch's own values beside it: what a graph is explained by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import graphs
+from toolkit.parity.explain import Twin
+from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
+from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.progress import Progress, silent
+from toolkit.runtime import ProgramTrace, TracedEnsemble, TracedLeaf, TreeTrace
+
+__all__ = ["fresh_twin"]
+
+
+@contextmanager
+def fresh_twin(plan: Plan, progress: Progress = silent) -> Iterator[Twin]:
+    """Export the plan again into a temporary folder that lives as long as the context.
+
+    The traced programs stay in memory, so this takes what the weights of all members take.
+    """
+    programs: dict[str, Any] = {}
+
+    def keep(name: str, _leaf: LeafPlan, program: object) -> None:
+        programs[name] = program
+
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        exported = export_leaves(plan, work, progress, keep)
+        graph = work / "graph.onnx"
+        fuse_leaves(plan, exported, graph, ())
+        finished = graph
+        if plan.recipe.passes:
+            finished = work / "finished.onnx"
+            graphs.rewrite(graph, asked_passes(plan), finished)
+        truth, own = (
+            TreeTrace(_traced(plan.root, "", programs, lifted=lifted)) for lifted in (True, False)
+        )
+        yield Twin(graph, finished, truth, own)
+
+
+def _traced(
+    node: LeafPlan | EnsemblePlan, prefix: str, programs: Mapping[str, Any], *, lifted: bool
+) -> TracedLeaf | TracedEnsemble:
+    inputs = tuple(spec.name for spec in node.inputs)
+    if isinstance(node, LeafPlan):
+        program = programs.get(prefix + node.name)
+        trace = program and ProgramTrace(program, inputs, node.outputs, lifted=lifted)
+        return TracedLeaf(node.name, trace, inputs, node.rename)
+    members = tuple(
+        _traced(
+            member,
+            f"{prefix}{member.name}/" if isinstance(member, EnsemblePlan) else prefix,
+            programs,
+            lifted=lifted,
+        )
+        for member in node.members
+    )
+    return TracedEnsemble(
+        node.name, members, node.weights, node.combine, node.space, node.output, inputs, node.rename
+    )

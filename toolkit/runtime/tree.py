@@ -1,0 +1,124 @@
+"""The values inside a tree of traced models, under the names they have in the fused graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from toolkit.runtime.base import Array, Feeds, Outputs
+from toolkit.runtime.ensemble import Combine, Space, interpolate
+from toolkit.runtime.program import ProgramTrace
+
+__all__ = ["TracedEnsemble", "TracedLeaf", "TreeTrace"]
+
+
+@dataclass(frozen=True)
+class TracedLeaf:
+    """A model: its trace, or None where it did not come from PyTorch.
+
+    Attributes:
+        name: Its name among its siblings.
+        trace: Its values under their own names.
+        inputs: Its input names.
+        rename: Of those, to the names one level up.
+    """
+
+    name: str
+    trace: ProgramTrace | None
+    inputs: tuple[str, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TracedEnsemble:
+    """Members whose ``output`` is interpolated; fields as in ``EnsembleRunner``."""
+
+    name: str
+    members: tuple[TracedLeaf | TracedEnsemble, ...]
+    weights: tuple[float, ...]
+    combine: Combine
+    space: Space
+    output: str
+    inputs: tuple[str, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every model below is traced, so that its output can be computed."""
+        return all(
+            member.whole if isinstance(member, TracedEnsemble) else member.trace is not None
+            for member in self.members
+        )
+
+
+class TreeTrace:
+    """Values of every member, prefixed by its path, and every combined output.
+
+    Attributes:
+        names: The values it can show.
+        failures: Members whose program could not run, with the reason; their values are missing.
+    """
+
+    def __init__(self, root: TracedLeaf | TracedEnsemble) -> None:
+        self._root = root
+        self.names: Collection[str] = frozenset(_names(root, ""))
+        self.failures: dict[str, str] = {}
+
+    def __call__(self, feeds: Feeds, wanted: Collection[str]) -> Outputs:
+        """Run what is needed for ``wanted``, each member at most once."""
+        found = self._run(self._root, "", feeds, frozenset(wanted))
+        return {name: found[name] for name in wanted if name in found}
+
+    def _run(
+        self, node: TracedLeaf | TracedEnsemble, prefix: str, feeds: Feeds, wanted: Collection[str]
+    ) -> Outputs:
+        own = {name: feeds[node.rename.get(name, name)] for name in node.inputs}
+        if isinstance(node, TracedLeaf):
+            return self._run_leaf(node, prefix, own, wanted)
+        combined = prefix + node.output
+        inner = set(wanted)
+        outputs = [f"{prefix}{member.name}/{node.output}" for member in node.members]
+        if combined in wanted and node.whole:
+            inner.update(outputs)
+        found: Outputs = {}
+        for member in node.members:
+            found.update(self._run(member, f"{prefix}{member.name}/", own, inner))
+        if combined in wanted and all(name in found for name in outputs):
+            found[combined] = _combined(node, [found[name] for name in outputs])
+        return found
+
+    def _run_leaf(
+        self, leaf: TracedLeaf, prefix: str, feeds: Feeds, wanted: Collection[str]
+    ) -> Outputs:
+        trace, name = leaf.trace, prefix.rstrip("/") or leaf.name
+        if trace is None or name in self.failures:
+            return {}
+        mine = [value for value in trace.names if prefix + value in wanted]
+        if not mine:
+            return {}
+        try:
+            found = trace(feeds, mine)
+        # An operator that PyTorch has in float32 only, or an assertion about dtypes that the
+        # program carries: whatever it is, the caller has other ways, and says that it used them.
+        except Exception as error:  # noqa: BLE001
+            lines = str(error).strip().splitlines()
+            self.failures[name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+            return {}
+        return {prefix + value: array for value, array in found.items()}
+
+
+def _combined(node: TracedEnsemble, outputs: Sequence[Array]) -> Array:
+    tensors = [torch.from_numpy(array) for array in outputs]
+    return interpolate(tensors, node.weights, node.combine, node.space).numpy()
+
+
+def _names(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[str]:
+    if isinstance(node, TracedLeaf):
+        yield from (prefix + name for name in (node.trace.names if node.trace else ()))
+        return
+    if node.whole:
+        yield prefix + node.output
+    for member in node.members:
+        yield from _names(member, f"{prefix}{member.name}/")
