@@ -7,6 +7,7 @@ at once. Values of parameters are checked later, against the method that takes t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -29,12 +31,14 @@ __all__ = [
     "Conditional",
     "MergeConfig",
     "ModelSource",
+    "ModelToken",
     "Scalar",
     "Setting",
     "Slice",
     "SliceSource",
     "TokenSetting",
     "TokenizerSetting",
+    "ZeroToken",
     "from_mapping",
     "load",
     "parse",
@@ -43,6 +47,8 @@ __all__ = [
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
+
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
 
 Scalar = bool | int | float | str
 Gradient = Scalar | tuple[Scalar, ...]
@@ -104,6 +110,8 @@ def _gradient(value: Any) -> Gradient:
 def _scalar(value: Any) -> Scalar:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")
+    if isinstance(value, str) and _SCIENTIFIC.match(value):
+        return float(value)  # YAML reads 1e-5 as text, for want of a dot
     if isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"a value, a list of values or of {{filter, value}} was wanted, not {value!r}")
@@ -120,7 +128,10 @@ def _plain(setting: Setting) -> Any:
     ]
 
 
-Settings = dict[str, Annotated[Any, PlainValidator(_setting), PlainSerializer(_plain)]]
+Settings = Annotated[
+    dict[str, Annotated[Any, PlainValidator(_setting), PlainSerializer(_plain)]],
+    BeforeValidator(lambda value: {} if value is None else value),
+]
 
 
 class ModelSource(_Part):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolkit.errors import MergeError
+from toolkit.merge.alignment import Alignment
 from toolkit.merge.config import MergeConfig
 from toolkit.merge.models import Model
 from toolkit.merge.ties import Ties
@@ -37,14 +38,14 @@ def layer_count(config: Mapping[str, Any]) -> int | None:
 
 
 def output_config(
-    config: MergeConfig, models: Mapping[str, Model], donor: Model, written: str, ties: Ties
+    config: MergeConfig, donor: Model, aligned: Alignment, written: str, ties: Ties
 ) -> dict[str, Any]:
     """The donor's ``config.json`` with what the merge changes.
 
     Args:
         config: The merge.
-        models: All models.
         donor: Whose config it is.
+        aligned: All models, and the size of their vocabulary.
         written: safetensors name of the format of most of the output.
         ties: Whether head and embedding are still one.
     """
@@ -56,8 +57,10 @@ def output_config(
             result[key] = _NAMES[written]
     if ties.somewhere and not ties.everywhere:
         result["tie_word_embeddings"] = False
+    if aligned.size is not None and "vocab_size" in result:
+        result["vocab_size"] = aligned.size
     if config.slices:
-        _set_layers(result, config, models)
+        _set_layers(result, config, aligned.models)
     return result
 
 

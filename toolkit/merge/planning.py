@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolkit.errors import MergeError
+from toolkit.merge.alignment import align
 from toolkit.merge.config import MergeConfig
 from toolkit.merge.groups import Group, Member, short_names, slice_groups, whole_group
 from toolkit.merge.layers import depth, is_before_layers, main_stack, split, stack_sizes
@@ -41,7 +42,9 @@ def make_plan(config: MergeConfig, library: Library, seed: int = 0) -> MergePlan
     entry = find(config.merge_method)
     check_names(config, entry)
     element_format(config.dtype)
-    models = {reference: library[reference] for reference in config.references()}
+    opened = {reference: library[reference] for reference in config.references()}
+    aligned = align(config, opened)
+    models = aligned.models
     ties = find_ties(list(models.values()))
     planner = _Planner(config, library, seed, entry, models, ties)
     outputs = tuple(planner.sliced() if config.slices else planner.whole())
@@ -54,8 +57,9 @@ def make_plan(config: MergeConfig, library: Library, seed: int = 0) -> MergePlan
         tuple(planner.unused(outputs)),
         planner.donor,
         models,
-        output_config(config, models, planner.donor, written, ties),
+        output_config(config, planner.donor, aligned, written, ties),
         tuple(unused(config, entry)),
+        files=aligned.files,
         chat_template=_chat_template(config, models),
     )
 
