@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Recipe
 
 __all__ = ["Target", "export_command"]
 
@@ -36,6 +39,14 @@ def export_command(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder the recipe's paths start from [default: the recipe's own]."),
     ] = None,
+    bisect_passes: Annotated[
+        bool,
+        typer.Option(
+            "--bisect-passes",
+            help="Write nothing; prove the graph after fusing and after each pass, and name the "
+            "first that breaks it.",
+        ),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Build a recipe into a bundle: one graph, its engine, and the proof that it is right.
@@ -49,6 +60,9 @@ def export_command(
     if target is not None:
         loaded = loaded.model_copy(update={"target": target.value})
 
+    if bisect_passes:
+        return _bisect(loaded, root or recipe.parent, json=json)
+
     from toolkit.cli.outcome import show_export
     from toolkit.cli.terminal import progress
     from toolkit.pipeline import export_recipe, publish_path
@@ -57,3 +71,14 @@ def export_command(
         outcome = export_recipe(loaded, root or recipe.parent, publish_path(recipe, out), report)
     show_export(outcome, as_json=json)
     return 0 if outcome.report.passed else 3
+
+
+def _bisect(recipe: Recipe, folder: Path, *, json: bool) -> int:
+    from toolkit.cli.explanation import show_bisection
+    from toolkit.cli.terminal import progress
+    from toolkit.pipeline import bisect_passes
+
+    with progress() as report:
+        found = bisect_passes(recipe, folder, report)
+    show_bisection(found, as_json=json)
+    return 0 if found.culprit is None else 3

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from toolkit.cli.explanation import explanation_data, explanation_tables
 from toolkit.cli.terminal import show, table
 
 if TYPE_CHECKING:
     from toolkit.parity import ParityReport
+    from toolkit.parity.explain import Explanation
     from toolkit.pipeline import Outcome
 
 __all__ = ["show_export", "show_parity"]
@@ -42,10 +44,16 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
     show(data, as_json=as_json, tables=[*tables, _verdict(outcome.report)])
 
 
-def show_parity(report: ParityReport, *, as_json: bool) -> None:
-    """The proof."""
+def show_parity(
+    report: ParityReport, *, as_json: bool, explanation: Explanation | None = None
+) -> None:
+    """The proof, and where it goes wrong if that was asked for."""
     tables: list[Table | str] = [_parity_table(report), _verdict(report)]
-    show(json.loads(report.to_json()), as_json=as_json, tables=tables)
+    data = json.loads(report.to_json())
+    if explanation is not None:
+        tables += explanation_tables(explanation)
+        data["explanation"] = explanation_data(explanation)
+    show(data, as_json=as_json, tables=tables)
 
 
 def _parity_table(report: ParityReport) -> Table:

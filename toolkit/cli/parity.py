@@ -22,6 +22,23 @@ def parity_command(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Where the recipe's models lie [default: where they lay at export]."),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Name the node that goes wrong: exports the recipe again."),
+    ] = False,
+    case: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--save-case",
+            help="Instead of the proof, write one case as a folder with a script that shows it: "
+            "a number or name of parity.json's cases.",
+            metavar="CASE",
+        ),
+    ] = None,
+    case_out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The folder for --save-case [default: BUNDLE.case]."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> int:
     """Prove a bundle again: its graph against the recipe's meaning in PyTorch float64.
@@ -30,9 +47,30 @@ def parity_command(
     """
     from toolkit.cli.outcome import show_parity
     from toolkit.cli.terminal import progress
-    from toolkit.pipeline import prove_bundle
+    from toolkit.pipeline import explain_bundle, prove_bundle
 
+    if case is not None:
+        return _save(bundle, case, case_out, allow_code=allow_code, root=root, json=json)
     with progress() as report:
         proof = prove_bundle(bundle, report, allow_code=allow_code, as_is=as_is, root=root)
-    show_parity(proof, as_json=json)
+        found = (
+            explain_bundle(bundle, proof, report, allow_code=allow_code, root=root)
+            if explain
+            else None
+        )
+    show_parity(proof, as_json=json, explanation=found)
     return 0 if proof.passed else 3
+
+
+def _save(
+    bundle: Path, case: str, out: Path | None, *, allow_code: bool, root: Path | None, json: bool
+) -> int:
+    from toolkit.cli.explanation import show_saved_case
+    from toolkit.cli.terminal import progress
+    from toolkit.pipeline import save_case
+
+    place = out or bundle.with_name(bundle.name + ".case")
+    with progress() as report:
+        saved = save_case(bundle, case, place, report, allow_code=allow_code, root=root)
+    show_saved_case(saved, as_json=json)
+    return 0 if saved.passed else 3

@@ -1,7 +1,22 @@
-"""From a recipe to a bundle, and from a bundle back to its proof."""
+"""From a recipe to a bundle, and from a bundle back to its proof and to why it fails."""
 
+from toolkit.pipeline.bisect import Bisection, bisect_passes
+from toolkit.pipeline.explain import explain_bundle
 from toolkit.pipeline.export import Outcome, export_recipe, publish_path
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_bundle
+from toolkit.pipeline.reproduce import SavedCase, save_case
 
-__all__ = ["Outcome", "Plan", "export_recipe", "make_plan", "prove_bundle", "publish_path"]
+__all__ = [
+    "Bisection",
+    "Outcome",
+    "Plan",
+    "SavedCase",
+    "bisect_passes",
+    "explain_bundle",
+    "export_recipe",
+    "make_plan",
+    "prove_bundle",
+    "publish_path",
+    "save_case",
+]

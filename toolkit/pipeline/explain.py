@@ -10,11 +10,10 @@ from toolkit.bundle import Bundle, open_bundle, versions
 from toolkit.feeds import Case, cases
 from toolkit.parity import ParityReport
 from toolkit.parity.explain import ExplainOptions, Explanation, Twin, explain
-from toolkit.pipeline.plan import Plan, make_plan
-from toolkit.pipeline.prove import models_root
+from toolkit.pipeline.bundled import bundle_plan
+from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.twin import fresh_twin
 from toolkit.progress import Progress, silent
-from toolkit.recipe import load_recipe
 from toolkit.runtime import TreeTrace
 
 __all__ = ["SAMPLES", "explain_bundle", "explain_graph", "telling_cases"]
@@ -44,9 +43,7 @@ def explain_bundle(
         ToolkitError: If the recipe cannot be exported again.
     """
     bundle = open_bundle(folder, verify=False)
-    place = root or models_root(bundle)
-    recipe = load_recipe(folder / "recipe.yaml", allow_code=allow_code, root=place)
-    plan = make_plan(recipe, place)
+    plan = bundle_plan(bundle, allow_code=allow_code, root=root)
     with fresh_twin(plan, progress) as twin:
         found = explain_graph(bundle.model, twin, telling_cases(plan, report), progress)
     return replace(found, notes=(*found.notes, *_other_versions(bundle)))

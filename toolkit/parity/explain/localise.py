@@ -20,6 +20,8 @@ from toolkit.progress import Progress, silent
 
 __all__ = ["ExplainOptions", "Twin", "explain"]
 
+# The modules that a source and the exporter put around the model are not the user's.
+_SHELL = re.compile(r"^module(?:\.(?:module|model))?(?:\.|$)")
 _EXPERT = re.compile(r"(?:^|\.)experts?\.(\d+)(?:\.|$)")
 
 
@@ -157,7 +159,7 @@ def _suspect(
         value=edge.value,
         member=node.member,
         expert=expert[1] if expert else "",
-        module=node.module,
+        module=_SHELL.sub("", node.module),
         source=node.source,
         through=tuple(made.name for made in edge.through),
         samples=len(edges),
