@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -18,9 +17,19 @@ from benchmarks.measure import interleaved, ratio, spread
 from benchmarks.merge_models import FULL, QUICK, write_family
 from benchmarks.rows import Row
 
-__all__ = ["CASES", "Case", "floor", "merge_command", "run"]
+__all__ = ["CASES", "Case", "floor_command", "merge_command", "run"]
 
-STEP = 1 << 20
+_FLOOR = """
+import sys
+buffer = bytearray(1 << 20)
+view, last = memoryview(buffer), int(sys.argv[2])
+with open(sys.argv[1], "wb", buffering=0) as out:
+    for number, name in enumerate(sys.argv[3:]):
+        with open(name, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                if number >= last:
+                    out.write(view[:count])
+"""
 PEER_BOUND = 1 / 4
 REPEATS = 5
 
@@ -65,9 +74,9 @@ CASES = (
 def run(*, quick: bool) -> list[Row]:
     """Merge three bf16 Llamas of 1.3 GB (60 MB when quick) with the whole command.
 
-    The floor reads the files of the same models in pieces of 1 MiB and writes one file of the
-    output's size, on one thread, from and to the page cache. mergekit runs once per method, right
-    after one run of ours, and not at all when quick.
+    The floor is a process too: it reads the files of the same models in pieces of 1 MiB and writes
+    those of one of them to a new file, on one thread, from and to the page cache. mergekit runs
+    once per method, right after one run of ours, and not at all when quick.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -84,7 +93,8 @@ def measure(case: Case, folder: Path, *, quick: bool) -> list[Row]:
     config.write_text(case.config())
     out = folder / "out"
     ours = _timed_run(merge_command(config, out), out, folder)
-    seconds = interleaved({"floor": lambda: floor(folder, case.models), "ours": ours}, REPEATS)
+    floor = _timed_run(floor_command(folder, case.models), folder / "floor", folder)
+    seconds = interleaved({"floor": floor, "ours": ours}, REPEATS)
     found = ratio(seconds["ours"], seconds["floor"])
     bound = None if quick else case.bound
     rows = [
@@ -120,26 +130,18 @@ def merge_command(config: Path, out: Path) -> list[str]:
 
 def _timed_run(command: list[str], out: Path, folder: Path) -> Callable[[], None]:
     def call() -> None:
-        shutil.rmtree(out, ignore_errors=True)
+        if out.is_dir():
+            shutil.rmtree(out)
+        out.unlink(missing_ok=True)
         subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)  # fmt: skip
 
     return call
 
 
-def floor(folder: Path, models: tuple[str, ...]) -> None:
-    """Read every weight file of the models, and write as much as one of them."""
-    buffer = bytearray(STEP)
-    for model in models:
-        written = 0
-        for path in sorted((folder / model).glob("*.safetensors")):
-            written += path.stat().st_size
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
-    target = folder / "floor"
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for _ in range(written // STEP):
-        os.write(descriptor, buffer)
-    os.close(descriptor)
-    target.unlink()
+def floor_command(folder: Path, models: tuple[str, ...]) -> list[str]:
+    """A process that reads every weight file of the models, and writes those of the last one."""
+    files = [sorted((folder / model).glob("*.safetensors")) for model in models]
+    read = [str(path) for paths in files[:-1] for path in paths]
+    copied = [str(path) for path in files[-1]]
+    return [sys.executable, "-c", _FLOOR, str(folder / "floor"), str(len(read)), *read, *copied]

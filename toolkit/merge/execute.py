@@ -93,8 +93,8 @@ class Execution:
 def likeness(operands: Operands) -> Findings:
     """Norms and cosines of the models, or of their task vectors where there is a base.
 
-    Of tensors of more than a million elements every eighth block of 1,024 is looked at, unless the
-    method needed all; norms are scaled to the whole.
+    Of tensors of more than a million elements every sixteenth block of 1,024 is looked at, unless
+    the method needed all; norms are scaled to the whole.
     """
     origin = int(operands.relative)
     products = operands.symmetric()

@@ -24,9 +24,9 @@ Array = npt.NDArray[Any]
 # per thread stays well under the memory bound for any number of models.
 CHUNK_BYTES = 12 << 20
 CHUNK_ELEMENTS = 1 << 19
-# Larger tensors give their diagnostics on every eighth block.
+# Larger tensors give their diagnostics on every sixteenth block.
 SAMPLED_FROM = 1 << 20
-STRIDE = 8
+STRIDE = 16
 
 
 def _ignore(_bytes: int) -> None:

@@ -10,6 +10,7 @@ arXiv:2110.06296). Norms and biases look alike even then, so only matrices are j
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Container, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import MergeError
+from toolkit.merge.kernels import gram
 from toolkit.merge.plan import MergePlan, OutputTensor
 from toolkit.merge.tensors import FLOATS, STORED, Tensor, convert, elements
 
@@ -35,22 +37,24 @@ def sampled_cosines(output: OutputTensor, models: Container[str]) -> dict[tuple[
     """Cosines between the first elements of a tensor in every two of the given models."""
     count = min(_ELEMENTS, elements(output.shape))
     sources = [source for source in output.sources if source.model in models]
-    values = {source.model: _first(source.tensor, count) for source in sources}
+    rows = np.array([_first(source.tensor, count) for source in sources])
+    # Not with BLAS: its threads go on spinning for a while, on cores that are needed next.
+    products = np.zeros((len(rows), len(rows)))
+    gram(rows, False, 0, 1, products)
     found = {}
-    for left, right in itertools.combinations(values, 2):
-        a, b = values[left], values[right]
-        norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    for i, k in itertools.combinations(range(len(rows)), 2):
+        norm = math.sqrt(products[i, i]) * math.sqrt(products[k, k])
         # A matrix of zeros (a fresh LoRA, a zero-initialised gate) says nothing; one that is not
         # finite is refused when it is merged, with its place.
-        if 0 < norm < np.inf:
-            found[left, right] = float(a @ b) / norm
+        if 0 < norm < math.inf:
+            found[sources[i].model, sources[k].model] = float(products[i, k]) / norm
     return found
 
 
 def _first(tensor: Tensor, count: int) -> npt.NDArray[Any]:
     stored = np.empty(count, STORED[tensor.dtype])
     tensor.read(0, stored)
-    out = np.empty(count, np.float64)
+    out = np.empty(count, np.float32)
     convert(stored, tensor.dtype, out)
     return out
 

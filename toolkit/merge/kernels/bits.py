@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-__all__ = ["bits_float", "compiled", "float_bits", "narrow", "widen"]
+__all__ = ["bits_float", "compiled", "float_bits", "is_finite", "narrow", "widen"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -69,6 +69,25 @@ def _widen_bfloat16(element: Any) -> Any:
 
 def _widen_float(element: Any) -> Any:
     return element
+
+
+def is_finite(element: Any) -> bool:
+    """Whether a stored element is neither NaN nor infinite."""
+    return bool(abs(float(widen(element))) < np.inf)
+
+
+@overload(is_finite)  # type: ignore[untyped-decorator]
+def _is_finite(element: Any) -> Any:
+    return _is_finite_bfloat16 if element == types.uint16 else _is_finite_float
+
+
+def _is_finite_bfloat16(element: Any) -> Any:
+    # On the bits: thirty-two elements at a time instead of eight.
+    return np.uint16(element & np.uint16(0x7F80)) != np.uint16(0x7F80)
+
+
+def _is_finite_float(element: Any) -> Any:
+    return abs(element) < np.inf
 
 
 def narrow(out: Any, index: int, value: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.merge.kernels.bits import compiled, narrow, widen
+from toolkit.merge.kernels.bits import compiled, is_finite, narrow, widen
 
 __all__ = [
     "BLOCK",
@@ -128,18 +128,21 @@ def gram(rows: Any, relative: bool, first: int, stride: int, total: Any) -> None
 
 
 @compiled
+def _all_finite(block: Any) -> bool:
+    good = True
+    for j in range(block.size):
+        good &= is_finite(block[j])
+    return good
+
+
+@compiled
 def first_nonfinite(row: Any) -> int:
     """The index of the first NaN or infinity, or -1."""
-    size = row.shape[0]
-    for start in range(0, size, BLOCK):
-        block = row[start : min(start + BLOCK, size)]
-        bad = 0
-        for j in range(block.size):
-            value = np.float64(widen(block[j]))
-            bad += np.int64(not (abs(value) < np.inf))
-        if bad > 0:
+    for start in range(0, row.shape[0], BLOCK):
+        block = row[start : start + BLOCK]
+        if not _all_finite(block):
             for j in range(block.size):
-                if not (abs(np.float64(widen(block[j]))) < np.inf):
+                if not is_finite(block[j]):
                     return start + j
     return -1
 
