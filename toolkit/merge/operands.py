@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import MergeError
-from toolkit.merge.kernels import BLOCK, first_nonfinite, gram
+from toolkit.merge.kernels import BLOCK, first_nonfinite, gram, inner_products
 from toolkit.merge.kernels.philox import SPAN
 from toolkit.merge.kernels.sums import round_into
 from toolkit.merge.tensors import STORED, Sink, Tensor, convert, elements, work_dtype
@@ -77,7 +77,7 @@ class Operands:
     exact: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
-        self.products = np.zeros((len(self.tensors), len(self.tensors)))
+        self.products = np.zeros((len(self.tensors), len(self.tensors), BLOCK))
         self._work = work_dtype(self.tensors)
         self._seen = False
         self._kept: Array | None = None
@@ -181,8 +181,7 @@ class Operands:
 
     def symmetric(self) -> Array:
         """The inner products so far as a full matrix."""
-        upper = np.triu(self.products)
-        return np.asarray(upper + np.triu(upper, 1).T)
+        return np.asarray(inner_products(self.products))
 
     def buffer(self, count: int) -> Array:
         """An array for ``count`` results, of the type ``emit`` takes; the next call reuses it."""

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.errors import MergeError
-from toolkit.merge.kernels import gram
+from toolkit.merge.kernels import BLOCK, gram, inner_products
 from toolkit.merge.plan import MergePlan, OutputTensor
 from toolkit.merge.tensors import FLOATS, STORED, Tensor, convert, elements
 
@@ -39,8 +39,9 @@ def sampled_cosines(output: OutputTensor, models: Container[str]) -> dict[tuple[
     sources = [source for source in output.sources if source.model in models]
     rows = np.array([_first(source.tensor, count) for source in sources])
     # Not with BLAS: its threads go on spinning for a while, on cores that are needed next.
-    products = np.zeros((len(rows), len(rows)))
-    gram(rows, False, 0, 1, products)
+    sums = np.zeros((len(rows), len(rows), BLOCK))
+    gram(rows, False, 0, 1, sums)
+    products = inner_products(sums)
     found = {}
     for i, k in itertools.combinations(range(len(rows)), 2):
         norm = math.sqrt(products[i, i]) * math.sqrt(products[k, k])

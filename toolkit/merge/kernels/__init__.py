@@ -23,6 +23,7 @@ try:
         delta_sum,
         first_nonfinite,
         gram,
+        inner_products,
         tree_sum,
         weighted_sum,
     )
@@ -38,6 +39,7 @@ __all__ = [
     "delta_sum",
     "first_nonfinite",
     "gram",
+    "inner_products",
     "mask_top",
     "masked_mass",
     "random_bits",

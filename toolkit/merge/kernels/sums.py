@@ -2,8 +2,8 @@
 
 All take ``rows``, shape ``[models, elements]``, of bfloat16 bits (``uint16``), float32 or float64,
 and compute in float64. Work goes in blocks of ``BLOCK`` elements that stay in the first-level
-cache. Sums over elements add a fixed tree per block and then the blocks in order, so they do not
-depend on the processor, the number of threads or, for chunks of whole blocks, the chunk size.
+cache. Sums over elements have a fixed order, so they do not depend on the processor, the number of
+threads or, for chunks of whole blocks, the chunk size.
 """
 
 from __future__ import annotations
@@ -103,28 +103,44 @@ def tree_sum(terms: Any) -> float:
 
 
 @compiled
+def _add_products(left: Any, right: Any, total: Any) -> None:
+    for j in range(BLOCK):
+        total[j] += left[j] * right[j]
+
+
+@compiled
 def gram(rows: Any, relative: bool, first: int, stride: int, total: Any) -> None:
-    """Add ``<row_i, row_k>`` to ``total[i, k]`` for ``i <= k``, float64.
+    """Add the products of ``row_i`` and ``row_k`` to ``total[i, k]`` for ``i <= k``.
+
+    Element ``j`` of every block goes to place ``j`` of ``BLOCK`` running sums, so that no sum
+    crosses a chunk; ``inner_products`` adds these up.
 
     Args:
         rows: Whole blocks, except for the last block of a tensor.
         relative: Take rows 1 and up less row 0; row 0 itself stays as it is.
         first: Number of the first block in its tensor.
         stride: Look at the blocks whose number is a multiple of this.
-        total: Running sums, ``float64[models, models]``.
+        total: Running sums, ``float64[models, models, BLOCK]``.
     """
     count, size = rows.shape
     values = np.empty((count, BLOCK), np.float64)
-    product = np.empty(BLOCK, np.float64)
     for start in range(0, size, BLOCK):
         if (first + start // BLOCK) % stride == 0:
             _load(rows, relative, start, values)
             for i in range(count):
                 for k in range(i, count):
-                    left, right = values[i], values[k]
-                    for j in range(BLOCK):
-                        product[j] = left[j] * right[j]
-                    total[i, k] += tree_sum(product)
+                    _add_products(values[i], values[k], total[i, k])
+
+
+@compiled
+def inner_products(total: Any) -> Any:
+    """The matrix ``float64[models, models]`` of what ``gram`` added up."""
+    count = total.shape[0]
+    found = np.empty((count, count), np.float64)
+    for i in range(count):
+        for k in range(i, count):
+            found[i, k] = found[k, i] = tree_sum(total[i, k].copy())
+    return found
 
 
 @compiled
