@@ -342,6 +342,45 @@ def test_an_existing_output_is_replaced_only_if_it_is_a_merge_and_forced(folder)
         run(folder, LINEAR, "file", force=True)
 
 
+def paper_ties(density):
+    """TIES of a and b, weight 1 each, trimmed over all tensors at once."""
+    base, *models = (weights(seed) for seed in range(3))
+    deltas = [
+        np.concatenate([(m[n] - base[n]).reshape(-1) for n in shapes()]) for m in models
+    ]  # fmt: skip
+    for delta in deltas:
+        keep = np.argsort(-np.abs(delta), kind="stable")[: int(density * delta.size)]
+        mask = np.zeros(delta.size, bool)
+        mask[keep] = True
+        delta[~mask] = 0
+    wide = np.array(deltas, np.float64)
+    agrees = np.sign(wide) == np.where(wide.sum(0) >= 0, 1, -1)
+    change = (wide * agrees).sum(0) / np.maximum(agrees.sum(0), 1)
+    return np.concatenate([base[n].reshape(-1) for n in shapes()]) + change
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ties_can_trim_over_the_whole_model_as_its_paper_does(folder, threads):
+    text = TIES.replace("weight: 0.5, density: 0.4", "weight: 1, density: 0.3")
+    text = text.replace("weight: 0.5, density: 0.6", "weight: 1, density: 0.3")
+    run(folder, text + "parameters: {trim: model}", threads=threads)
+    merged = np.concatenate([tensors(folder / "out")[n].reshape(-1) for n in shapes()])
+    assert np.allclose(merged, paper_ties(0.3), rtol=1e-6, atol=1e-7)
+    states = {name: weights(seed) for seed, name in enumerate(("base", "a", "b"))}
+    again = merge_state_dicts(yaml.safe_load(text + "parameters: {trim: model}"), states)
+    assert np.array_equal(merged, np.concatenate([again[n].reshape(-1) for n in shapes()]))
+
+
+def test_equal_magnitudes_over_the_whole_model_are_kept_in_order(tmp_path):
+    for name, value in (("base", 0.0), ("a", 1.0)):
+        found = {n: np.full(s, value, np.float32) for n, s in shapes().items()}
+        save(tmp_path / name, found)
+    text = "merge_method: ties\nbase_model: base\nparameters: {trim: model}\nmodels:\n"
+    run(tmp_path, text + "- {model: a, parameters: {weight: 1, density: 0.5}}", threads=3)
+    merged = np.concatenate([tensors(tmp_path / "out")[n].reshape(-1) for n in shapes()])
+    assert np.array_equal(merged, np.arange(merged.size) < merged.size // 2)
+
+
 # Other sources.
 
 

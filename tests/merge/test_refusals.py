@@ -297,6 +297,10 @@ CASES = {
     "a density of 0": (unchanged, TIES.replace("0.4", "0"), "density is 0, and a number above 0"),
     "a density above 1": (unchanged, TIES.replace("0.4", "1.5"), "density is 1.5, and a number"),
     "a negative density": (unchanged, TIES.replace("0.4", "-1"), "density is -1, and a number"),
+    "trimming a whole model by a gradient": (
+        unchanged, setting(TIES.replace("0.4", "[0.4, 1]"), trim="model"),
+        "trim: model takes one density for all tensors",
+    ),
     "a gradient of nothing": (unchanged, TIES.replace("0.4", "[]"), "a gradient of no values"),
     "a flag that is a number": (
         unchanged, setting(LINEAR, normalize=1.5), "normalize is 1.5, and true or false was wanted",

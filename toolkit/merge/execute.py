@@ -14,7 +14,7 @@ import numpy as np
 from toolkit.merge.methods.base import Findings
 from toolkit.merge.operands import CHUNK_ELEMENTS, Operands, Scratch
 from toolkit.merge.plan import OutputTensor
-from toolkit.merge.tensors import FLOATS, Sink
+from toolkit.merge.tensors import FLOATS, NoSink, Sink
 from toolkit.progress import Progress, silent
 
 __all__ = ["Execution", "Stopped"]
@@ -46,6 +46,7 @@ class Execution:
 
     def run(self, tasks: Iterable[Callable[[], None]]) -> None:
         """Run all tasks; the first error, or Ctrl-C, stops the rest and is raised."""
+        self._stop.clear()
         with ThreadPoolExecutor(self.threads, thread_name_prefix="merge") as pool:
             futures = [pool.submit(task) for task in tasks]
             try:
@@ -60,31 +61,38 @@ class Execution:
 
     def merge(self, output: OutputTensor, sink: Sink) -> Findings:
         """Merge one tensor and return what was found, norms and cosines included."""
-        if not hasattr(self._own, "scratch"):
-            self._own.scratch = Scratch()
-        operands = Operands(
-            output.name,
-            [source.tensor for source in output.sources],
-            [source.model for source in output.sources],
-            output.dtype,
-            sink,
-            output.method.relative,
-            self.chunk,
-            self._advance,
-            self._own.scratch,
-        )
+        operands = self.operands(output, sink)
         findings = output.method(operands)
         if output.dtype in FLOATS:
             findings |= likeness(operands)
         return findings
 
+    def operands(self, output: OutputTensor, sink: Sink | None) -> Operands:
+        """The inputs of one tensor, in this thread's memory; only to look at without a sink."""
+        if not hasattr(self._own, "scratch"):
+            self._own.scratch = Scratch()
+        return Operands(
+            output.name,
+            [source.tensor for source in output.sources],
+            [source.model for source in output.sources],
+            output.dtype,
+            sink or NoSink(),
+            output.method.relative,
+            self.chunk,
+            self._advance if sink else self._check,
+            self._own.scratch,
+        )
+
     def exclusive(self) -> AbstractContextManager[Any]:
         """The lock of what threads share."""
         return self._lock
 
-    def _advance(self, count: int) -> None:
+    def _check(self, _count: int = 0) -> None:
         if self._stop.is_set():
             raise Stopped
+
+    def _advance(self, count: int) -> None:
+        self._check()
         with self._lock:
             self.done += count
             self.progress("merging", self.done, self.total)

@@ -20,6 +20,7 @@ from toolkit.merge.plan import MergePlan
 from toolkit.merge.planning import make_plan
 from toolkit.merge.relatedness import check_related
 from toolkit.merge.tensors import STORED, ArraySink, ArrayTensor, elements
+from toolkit.merge.trimming import trim_over_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,13 +102,14 @@ def opened(models: Mapping[str, StateDict]) -> dict[str, Model]:
 
 def _run(plan: MergePlan, threads: int) -> dict[str, Array]:
     execution = Execution(threads)
+    outputs = trim_over_model(plan.outputs, execution)
     flat = {o.name: np.empty(elements(o.shape), STORED[o.dtype]) for o in plan.outputs}
 
     def task(number: int) -> None:
-        output = plan.outputs[number]
+        output = outputs[number]
         execution.merge(output, ArraySink(flat[output.name]))
 
-    execution.run([lambda n=n: task(n) for n in range(len(plan.outputs))])  # type: ignore[misc]
+    execution.run([lambda n=n: task(n) for n in range(len(outputs))])  # type: ignore[misc]
     return flat
 
 

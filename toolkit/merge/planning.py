@@ -20,6 +20,7 @@ from toolkit.merge.settings import Place, check_names, lookup, unused
 from toolkit.merge.templates import chat_template
 from toolkit.merge.tensors import FLOATS
 from toolkit.merge.ties import Ties, find_ties
+from toolkit.merge.trimming import check_trimming
 
 __all__ = ["make_plan"]
 
@@ -50,6 +51,7 @@ def make_plan(config: MergeConfig, library: Library, seed: int = 0) -> MergePlan
     outputs = tuple(planner.sliced() if config.slices else planner.whole())
     if not outputs:
         raise MergeError(f"{planner.donor.label} holds no tensor, so there is nothing to merge")
+    check_trimming(outputs)
     written = max(outputs, key=lambda output: (output.dtype in FLOATS, output.nbytes)).dtype
     return MergePlan(
         config.merge_method,

@@ -26,6 +26,7 @@ __all__ = [
     "FileSink",
     "FileTensor",
     "HeaderOnly",
+    "NoSink",
     "OpenFiles",
     "Sink",
     "Tensor",
@@ -163,6 +164,15 @@ class ArraySink:
     def write(self, start: int, values: Array) -> None:
         """Copy into a range."""
         self.values[start : start + values.size] = values
+
+
+@dataclass(frozen=True)
+class NoSink:
+    """Stands where nothing is written."""
+
+    def write(self, start: int, values: Array) -> None:
+        """Never called: passes that only look emit nothing."""
+        raise AssertionError(f"{values.size} elements were written at {start}")
 
 
 def work_dtype(tensors: Sequence[Tensor]) -> Any:

@@ -14,8 +14,9 @@ from toolkit.merge.execute import Execution
 from toolkit.merge.folder import Journal
 from toolkit.merge.methods.base import Findings
 from toolkit.merge.options import MergeOptions
-from toolkit.merge.plan import MergePlan
+from toolkit.merge.plan import MergePlan, OutputTensor
 from toolkit.merge.shards import INDEX, Shard, index, lay_out
+from toolkit.merge.trimming import trim_over_model
 from toolkit.progress import Progress
 
 __all__ = ["Written", "fingerprint", "write_weights"]
@@ -67,7 +68,8 @@ def write_weights(
     left = [shard for shard in shards if shard.file not in journal.shards]
     total = sum(output.nbytes_read for shard in left for output in shard.outputs)
     execution = Execution(options.workers, total, progress, options.chunk)
-    tasks = [task for shard in left for task in _tasks(shard, folder, journal, execution)]
+    made = {o.name: o for o in (trim_over_model(plan.outputs, execution) if left else ())}
+    tasks = [task for shard in left for task in _tasks(shard, made, folder, journal, execution)]
     try:
         execution.run(tasks)
     finally:
@@ -91,13 +93,17 @@ def _findings(shards: Sequence[Shard], journal: Journal) -> dict[str, Findings]:
 
 
 def _tasks(
-    shard: Shard, folder: Path, journal: Journal, execution: Execution
+    shard: Shard,
+    made: Mapping[str, OutputTensor],
+    folder: Path,
+    journal: Journal,
+    execution: Execution,
 ) -> list[Callable[[], None]]:
     findings: dict[str, Findings] = {}
 
     def task(number: int) -> Callable[[], None]:
         def run() -> None:
-            output = shard.outputs[number]
+            output = made[shard.outputs[number].name]
             sink = shard.sink(folder, number)
             findings[output.name] = execution.merge(output, sink)
             if shard.finish(number):

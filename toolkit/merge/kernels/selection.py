@@ -13,7 +13,15 @@ import numpy as np
 
 from toolkit.merge.kernels.bits import compiled, float_bits, widen
 
-__all__ = ["LOWER", "UPPER", "kth_from_top", "lower_histogram", "mask_top", "upper_histogram"]
+__all__ = [
+    "LOWER",
+    "UPPER",
+    "count_equal",
+    "kth_from_top",
+    "lower_histogram",
+    "mask_top",
+    "upper_histogram",
+]
 
 UPPER = 1 << 16
 LOWER = 1 << 15
@@ -41,6 +49,16 @@ def lower_histogram(row: Any, base: Any, upper: int, counts: Any) -> None:
         key = _key(row[j], base[j])
         if np.uint32(key >> np.uint32(_SHIFT)) == wanted:
             counts[key & np.uint32(LOWER - 1)] += 1
+
+
+@compiled
+def count_equal(row: Any, base: Any, key: int) -> int:
+    """How many keys are ``key``."""
+    wanted = np.uint32(key)
+    count = 0
+    for j in range(row.size):
+        count += np.int64(_key(row[j], base[j]) == wanted)
+    return count
 
 
 def kth_from_top(counts: Any, k: int) -> tuple[int, int]:

@@ -24,7 +24,17 @@ from toolkit.merge.kernels.selection import (
 )
 from toolkit.merge.operands import Operands
 
-__all__ = ["Della", "Magnitude", "Masks", "Outliers", "Random", "Sparsifier", "Top", "tops"]
+__all__ = [
+    "Della",
+    "Magnitude",
+    "Masks",
+    "Outliers",
+    "Random",
+    "Sparsifier",
+    "Thresholds",
+    "Top",
+    "tops",
+]
 
 Array = npt.NDArray[Any]
 # (start, rows, masks): fill masks, [models, elements], for one chunk.
@@ -86,9 +96,14 @@ class Magnitude:
     """Keep the ``int(density * n)`` largest magnitudes; of equals, those that come first (TIES).
 
     mergekit keeps the same number, but an arbitrary choice of the equals.
+
+    Attributes:
+        densities: One per model.
+        over_model: Whether to count over the whole model, as the paper does, and not per tensor.
     """
 
     densities: tuple[float, ...]
+    over_model: bool = False
     whole_rows: bool = False
 
     def prepare(self, operands: Operands) -> Masks:
@@ -103,6 +118,30 @@ class Magnitude:
                     found[i].mark(rows[i], rows[0], masks[i - 1])
                 else:
                     masks[i - 1] = k > 0
+
+        return fill
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Keep what lies above a key found before, and so many that equal it.
+
+    Attributes:
+        densities: One per model.
+        tops: Key and number of equals, one pair per model.
+    """
+
+    densities: tuple[float, ...]
+    tops: tuple[tuple[int, int], ...]
+    whole_rows: bool = False
+
+    def prepare(self, _operands: Operands) -> Masks:
+        """No pass."""
+        found = [Top(key, quota) for key, quota in self.tops]
+
+        def fill(_start: int, rows: Array, masks: Array) -> None:
+            for i, top in enumerate(found):
+                top.mark(rows[i + 1], rows[0], masks[i])
 
         return fill
 

@@ -158,7 +158,7 @@ def _task_vectors(
 
 
 def _magnitude(given: Resolved) -> Sparsifier:
-    return Magnitude(given.column("density"))
+    return Magnitude(given.column("density"), over_model=given.shared["trim"] == "model")
 
 
 def _random(given: Resolved) -> Sparsifier:
@@ -188,6 +188,7 @@ def _task_vector_entry(  # noqa: PLR0913  (the columns of the table in TaskVecto
     elect: bool = False,
     normalize: bool = False,
     rescale: Literal["density", "l1"] | None = None,
+    shared: tuple[Parameter, ...] = (),
     extra: tuple[Parameter, ...] = (),
 ) -> MethodEntry:
     """An entry of the task-vector family; ``rescale`` is on by default where it is ``density``."""
@@ -203,11 +204,13 @@ def _task_vector_entry(  # noqa: PLR0913  (the columns of the table in TaskVecto
             _flag("rescale", default=rescale == "density", unused=sparsifier is None),
             Parameter("rescale_by", "choice", default=rescale or "l1", choices=choices),
             _flag("int8_mask", default=False, unused=True),
+            *shared,
         ),
         per_model=(WEIGHT, density, *extra),
     )
 
 
+_TRIM = Parameter("trim", "choice", default="tensor", choices=("tensor", "model"))
 _GAMMA = Parameter("gamma", default=0.01, low=0, high=1)
 _EPSILON = Parameter("epsilon", default=0.15, low=0, high=1)
 
@@ -284,7 +287,7 @@ _ENTRIES = (
         ),
     ),
     _task_vector_entry("task_arithmetic"),
-    _task_vector_entry("ties", _magnitude, elect=True, normalize=True),
+    _task_vector_entry("ties", _magnitude, elect=True, normalize=True, shared=(_TRIM,)),
     _task_vector_entry("dare_linear", _random, rescale="density"),
     _task_vector_entry("dare_ties", _random, elect=True, rescale="density"),
     _task_vector_entry("breadcrumbs", _outliers, extra=(_GAMMA,)),
