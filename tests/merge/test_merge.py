@@ -403,6 +403,16 @@ def test_merges_of_several_documents_use_each_other(folder):
     assert [p.name for p in (folder / "out").iterdir() if p.is_dir()] == []
 
 
+def test_documents_can_be_made_of_single_files(tmp_path):
+    for seed, name in enumerate(("a", "b", "c")):
+        save_file(tmp_path / f"{name}.safetensors", weights(seed))
+    text = LINEAR.replace("model: a", "model: a.safetensors").replace("model: b", "model: first")
+    first = "merge_method: uniform_soup\nname: first\n"
+    first += "models: [{model: b.safetensors}, {model: c.safetensors}]\n---"
+    run(tmp_path, first + text, shard_bytes=4000)
+    assert "config.json" not in {p.name for p in (tmp_path / "out").iterdir()}
+
+
 def adapter(folder, rank=4, **options):
     folder.mkdir()
     rng = np.random.default_rng(9)

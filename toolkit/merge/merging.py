@@ -155,6 +155,8 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         made, _, _ = self.write(config, folder, folder)
         write_surroundings(made, folder)
+        if not made.config:  # models that are single files have none, and folders must have one
+            (folder / "config.json").write_text("{}", encoding="utf-8")
         self.library.add(name, self.library.open_path(name, folder))
 
     def write(

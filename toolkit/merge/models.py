@@ -73,13 +73,17 @@ class Library:
 
     def _open(self, reference: str) -> Model:
         name, plus, adapter = reference.partition("+")
-        if plus:
+        if plus and not self._is_path(reference):
             return self._adapted(reference, self[name], adapter)
         if self._folder is None:
             raise MergeError(
                 f"there is no model {reference!r}", hint=f"models here: {', '.join(self._known)}"
             )
         return self.open_path(reference, self.locate(reference))
+
+    def _is_path(self, reference: str) -> bool:
+        """Whether the whole of a reference is a path, plus signs and all."""
+        return self._folder is not None and (self._folder / reference).exists()
 
     def open_path(self, label: str, path: Path) -> Model:
         """Open a folder or a single file under a label."""
