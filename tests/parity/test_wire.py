@@ -46,21 +46,21 @@ def test_the_same_proof_gives_the_same_text():
     assert proof(candidate()).to_json() == proof(candidate()).to_json()
 
 
-@pytest.mark.parametrize("verdict", ["pass", "fail"])
+@pytest.mark.parametrize("verdict", ["passed", "failed"])
 def test_an_edited_verdict_is_found(verdict):
-    report = proof(candidate() if verdict == "fail" else altered(nan))
+    report = proof(candidate() if verdict == "failed" else altered(nan))
     content = json.loads(report.to_json())
     content["verdict"] = verdict
     with pytest.raises(ParityError) as error:
         ParityReport.from_json(json.dumps(content))
-    actual = "pass" if verdict == "fail" else "fail"
+    actual = "passed" if verdict == "failed" else "failed"
     assert f"the parity report says {verdict!r}, but its checks say {actual!r}" in str(error.value)
 
 
 def test_a_report_without_cases_never_passes():
     content = json.loads(proof(candidate()).to_json())
     content["cases"] = []
-    with pytest.raises(ParityError, match="its checks say 'fail'"):
+    with pytest.raises(ParityError, match="its checks say 'failed'"):
         ParityReport.from_json(json.dumps(content))
 
 
@@ -69,7 +69,7 @@ def test_a_report_without_cases_never_passes():
     [
         ("", "not a parity report: the text: Invalid JSON"),
         ("{}", "not a parity report: verdict: Field required"),
-        ('{"verdict": 3}', "not a parity report: verdict: Input should be 'pass' or 'fail'"),
+        ('{"verdict": 3}', "not a parity report: verdict: Input should be 'passed' or 'failed'"),
     ],
 )
 def test_other_text_is_refused(text, message):

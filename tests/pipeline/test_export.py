@@ -41,7 +41,7 @@ def test_bundle_holds_what_it_promises(exported):
     assert names == {"model.onnx", "parity.json", "recipe.yaml", "report.html", "manifest.json"}
     assert outcome.report.passed
     assert open_bundle(out).manifest == outcome.manifest
-    assert json.loads((out / "parity.json").read_text())["verdict"] == "pass"
+    assert json.loads((out / "parity.json").read_text())["verdict"] == "passed"
     assert outcome.manifest.shapes == {"batch": (1, 4, 8)}
     assert [s.path for s in outcome.manifest.sources if s.member == "linear"] == [
         "linear.safetensors",

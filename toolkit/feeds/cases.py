@@ -32,6 +32,10 @@ _ADVERSARIAL: Mapping[Fill, str] = {
 }
 
 
+Arrays = dict[str, npt.NDArray[Any]]
+Model = Callable[[Mapping[str, npt.NDArray[Any]]], Arrays]
+
+
 @dataclass(frozen=True)
 class Case:
     """One set of inputs, drawn only when asked for.
@@ -42,16 +46,22 @@ class Case:
             ``adversarial`` or ``random``; callers may add kinds of their own.
         dims: The value of every symbolic dimension.
         make: Draws the arrays, the same ones at every call.
+        drive: What is done with a model and the feeds; None for running it once.
     """
 
     name: str
     kind: str
     dims: Mapping[str, int]
-    make: Callable[[], dict[str, npt.NDArray[Any]]]
+    make: Callable[[], Arrays]
+    drive: Callable[[Model, Arrays], Arrays] | None = None
 
-    def feeds(self) -> dict[str, npt.NDArray[Any]]:
+    def feeds(self) -> Arrays:
         """The input arrays by name."""
         return self.make()
+
+    def run(self, model: Model) -> Arrays:
+        """The outputs by name."""
+        return model(self.make()) if self.drive is None else self.drive(model, self.make())
 
 
 def cases(

@@ -5,7 +5,7 @@ which shows how large a healthy error is) and every candidate over the same case
 ``ParityReport``: a value, not an exception, with every number and the bound it was held against.
 """
 
-from toolkit.parity.options import OutputSpec, ParityOptions, Space, Tolerance
+from toolkit.parity.options import OutputSpec, ParityOptions, Precision, Space, Structure, Tolerance
 from toolkit.parity.prove import prove
 from toolkit.parity.results import (
     Check,
@@ -23,8 +23,10 @@ __all__ = [
     "OutputSpec",
     "ParityOptions",
     "ParityReport",
+    "Precision",
     "RunCase",
     "Space",
+    "Structure",
     "Tolerance",
     "Verdict",
     "WorstCase",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from toolkit.parity.behaviour import Behaviour
 from toolkit.parity.histogram import LogHistogram
-from toolkit.parity.options import Space
+from toolkit.parity.options import Precision, Space
 
 __all__ = ["Deviation", "Mismatch", "compare"]
 
@@ -25,6 +25,7 @@ _PRECISION = {
     "float16": (2.0**-10, 65504.0),
     "bfloat16": (2.0**-7, 3.3895e38),
 }
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)  # below it an output is zero
 _BLOCK = 2**20  # elements compared at a time: bounds the temporary arrays to a few of 8 MB
 
 
@@ -43,8 +44,9 @@ class Deviation:
 
     Attributes:
         n: Elements compared.
-        eps: Spacing of the candidate's dtype at 1; 0 for integers.
-        scale: Root mean square of the reference's finite values; 1 if zero, or for integers.
+        eps: Spacing of the candidate's precision at 1; 0 for integers.
+        rows: Rows of the last axis.
+        scale: Root mean square of the reference's finite values; 1 if they are all zero, or integers.
         peak: Largest absolute finite reference value.
         rms: Root mean square error.
         max: Largest error, found at ``worst``.
@@ -55,6 +57,7 @@ class Deviation:
 
     n: int
     eps: float
+    rows: int = 1
     scale: float = 1.0
     peak: float = 0.0
     rms: float = 0.0
@@ -66,15 +69,22 @@ class Deviation:
     behaviour: Behaviour | None = None
 
 
-def compare(reference: _Array, candidate: _Array, space: Space) -> Deviation:
+def compare(
+    reference: _Array, candidate: _Array, space: Space, precision: Precision = "float32"
+) -> Deviation:
     """Measure a candidate's output against the reference's of the same shape.
+
+    ``precision`` is that of the candidate's arithmetic; its outputs may be wider.
 
     A value that is infinite, or within 1 % of the largest the candidate's dtype can hold (masks
     are often written as the most negative number), is *saturated*. Two saturated values of one
     sign are equal, two NaN are equal; any other pair with one of these is a mismatch.
     """
     eps, largest = _PRECISION.get(candidate.dtype.name, (0.0, np.inf))
-    deviation = Deviation(n=reference.size, eps=eps)
+    if 0 < eps < _PRECISION[precision][0] and candidate.dtype != np.float64:
+        eps = _PRECISION[precision][0]
+    width = max(reference.shape[-1], 1) if reference.ndim else 1
+    deviation = Deviation(n=reference.size, rows=reference.size // width, eps=eps)
     if space != "values":
         deviation.behaviour = Behaviour()
     if reference.size == 0:
@@ -113,7 +123,8 @@ def _measure_scale(deviation: Deviation, reference: _Array, limit: float) -> Non
         total += float(np.square(finite).sum())
         count += finite.size
         deviation.peak = max(deviation.peak, float(finite.max(initial=0.0)))
-    deviation.scale = float(np.sqrt(total / count)) if total > 0 else 1.0
+    scale = float(np.sqrt(total / count)) if count else 0.0
+    deviation.scale = scale if scale >= _LEAST_SCALE else 1.0
 
 
 def _errors(

@@ -10,7 +10,7 @@ from toolkit.parity.compare import Deviation
 from toolkit.parity.measure import Broken, Measurements
 from toolkit.parity.options import Tolerance
 
-__all__ = ["Healthy", "Limits", "healthy_errors", "limits"]
+__all__ = ["Healthy", "Limits", "healthy_divergence", "healthy_errors", "limits"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,23 @@ def healthy_errors(
         )
         for index, one in largest.items()
     }
+
+
+def healthy_divergence(
+    baselines: Sequence[Measurements], kinds: Sequence[str], output: str
+) -> dict[int, float]:
+    """The largest KL of any baseline in each case, or the median of its class if that is larger."""
+    largest: dict[int, float] = {}
+    for baseline in baselines:
+        for index in range(len(kinds)):
+            found = baseline.get((index, output), Broken(""))
+            if isinstance(found, Deviation) and found.behaviour is not None:
+                largest[index] = max(largest.get(index, 0.0), found.behaviour.kl_max)
+    typical = {
+        kind: median([kl for index, kl in largest.items() if kinds[index] == kind] or [0.0])
+        for kind in dict.fromkeys(kinds)
+    }
+    return {index: max(kl, typical[kinds[index]]) for index, kl in largest.items()}
 
 
 def _typical(found: Mapping[int, Healthy], kinds: Sequence[str], kind: str) -> Healthy:

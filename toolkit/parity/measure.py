@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
 from toolkit.parity.compare import Deviation, compare
-from toolkit.parity.options import OutputSpec
+from toolkit.parity.options import OutputSpec, Precision
 from toolkit.parity.store import OutputStore
+from toolkit.parity.sweep import sweep
 from toolkit.progress import Progress, silent
 from toolkit.runtime.base import Outputs, Runner
 
-__all__ = ["Broken", "Measurements", "measure", "record"]
+__all__ = ["Broken", "Measurements", "attempt", "measure", "record"]
 
 
 @dataclass(frozen=True)
@@ -27,52 +29,73 @@ Measurements = Mapping[tuple[int, str], Deviation | Broken]
 """By index of the case and name of the output."""
 
 
-def record(
+def record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
     reference: Runner,
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     store: OutputStore,
     progress: Progress = silent,
-) -> None:
-    """Keep the reference's outputs for every case.
+    seconds: float | None = None,
+) -> int:
+    """Keep the reference's outputs, for every case or until the time is over.
+
+    Returns:
+        How many cases were run, at least one.
 
     Raises:
         ParityError: If the reference has no output of a name that is asked for.
     """
+    started = perf_counter()
+    # Member by member no case is finished before the last member, so not against the clock.
+    spare = store.memory_bytes if seconds is None else None
+    for index, found in enumerate(_answers(reference, cases, spare)):
+        for output in outputs:
+            if output.name not in found:
+                raise ParityError(
+                    f"the reference has no output {output.name!r}",
+                    hint="it has " + ", ".join(sorted(found)),
+                )
+            store[index, output.name] = found[output.name]
+        progress(reference.name, index + 1, len(cases))
+        if seconds is not None and perf_counter() - started > seconds:
+            return index + 1
+    return len(cases)
+
+
+def _answers(
+    reference: Runner, cases: Sequence[Case], memory_bytes: int | None
+) -> Iterator[Outputs]:
+    """Member by member where every case is one run; a case that goes on needs the whole model."""
+    if memory_bytes is not None and all(case.drive is None for case in cases):
+        yield from sweep(reference, [case.feeds for case in cases], memory_bytes)
+        return
     with reference as run:
-        for index, case in enumerate(cases):
-            found = run(case.feeds())
-            for output in outputs:
-                if output.name not in found:
-                    raise ParityError(
-                        f"the reference has no output {output.name!r}",
-                        hint="it has " + ", ".join(sorted(found)),
-                    )
-                store[index, output.name] = found[output.name]
-            progress(reference.name, index + 1, len(cases))
+        for case in cases:
+            yield case.run(run)
 
 
-def measure(
-    runner: Runner,
+def measure(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
+    run: Runner,
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     store: OutputStore,
+    precision: Precision,
     progress: Progress = silent,
 ) -> Measurements:
-    """Run every case and compare each output with the reference's."""
+    """Run every case on a runner that is entered, and compare each output with the reference's."""
     measured: dict[tuple[int, str], Deviation | Broken] = {}
-    with runner as run:
-        for index, case in enumerate(cases):
-            found = _run(run, case)
-            for output in outputs:
-                measured[index, output.name] = _compare(found, output, store, index)
-            progress(runner.name, index + 1, len(cases))
+    for index, case in enumerate(cases):
+        found = attempt(run, case)
+        for output in outputs:
+            measured[index, output.name] = _compare(found, output, store, index, precision)
+        progress(run.name, index + 1, len(cases))
     return measured
 
 
-def _run(run: Runner, case: Case) -> Outputs | Broken:
+def attempt(run: Runner, case: Case) -> Outputs | Broken:
+    """The outputs of one case, or why there are none."""
     try:
-        return run(case.feeds())
+        return case.run(run)
     # A runtime may raise anything, and that it cannot run a promised shape is a finding of the
     # proof: it is recorded as a failure of this case and the others still run.
     except Exception as error:  # noqa: BLE001
@@ -81,7 +104,11 @@ def _run(run: Runner, case: Case) -> Outputs | Broken:
 
 
 def _compare(
-    found: Outputs | Broken, output: OutputSpec, store: OutputStore, index: int
+    found: Outputs | Broken,
+    output: OutputSpec,
+    store: OutputStore,
+    index: int,
+    precision: Precision,
 ) -> Deviation | Broken:
     if isinstance(found, Broken):
         return found
@@ -90,4 +117,4 @@ def _compare(
     wanted, array = store[index, output.name], found[output.name]
     if array.shape != wanted.shape:
         return Broken(f"the shape is {list(array.shape)}, the reference's is {list(wanted.shape)}")
-    return compare(wanted, array, output.space)
+    return compare(wanted, array, output.space, precision)

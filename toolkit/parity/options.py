@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from toolkit.artifacts import TensorSpec
 from toolkit.errors import RecipeError
+from toolkit.runtime.base import Runner
 
-__all__ = ["OutputSpec", "ParityOptions", "Space", "Tolerance"]
+__all__ = ["OutputSpec", "ParityOptions", "Precision", "Space", "Structure", "Tolerance"]
 
 Space = Literal["logits", "probabilities", "values"]
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,27 @@ class Tolerance:
         rms error <= max(rms_ratio * healthy rms, floor_ulps * eps)
         max error <= max(max_relative, max_ratio * healthy max, floor_ulps * eps * peak / scale)
 
-    where ``eps`` is the spacing of the candidate's dtype at 1 and ``peak`` the largest absolute
+    where ``eps`` is the spacing of the proof's precision at 1 and ``peak`` the largest absolute
     reference value. ``max_relative`` gives way only where PyTorch's own error is of that size, so
     a healthy graph never fails it. Integer and boolean outputs have scale 1, eps 0 and
     ``max_relative`` 0: they may differ from the reference only as PyTorch's do.
+
+    The budget is held by all cases of a class together, where one lucky value weighs little: with
+    R the candidate's figure over the largest of the baselines',
+
+        R_rms <= budget_rms * s,   R_p99 <= budget_p99 * s,   R_max <= budget_max * s
+
+    over a floor of ``floor_ulps * eps``. ``s = 1 + 4 / sqrt(rows)`` is what the ratio of two
+    samples of so few rows may be off by.
     """
 
     rms_ratio: float = 4.0
     max_ratio: float = 4.0
     max_relative: float = 1e-4
     floor_ulps: float = 4.0
+    budget_rms: float = 2.0
+    budget_p99: float = 2.0
+    budget_max: float = 4.0
 
     def tightened(self, **bounds: float) -> Tolerance:
         """A copy with smaller bounds.
@@ -76,10 +90,32 @@ class ParityOptions:
 
     Attributes:
         tolerance: The bounds.
+        precision: Of the candidates' arithmetic, whatever the dtype of their outputs.
+        seconds: Time for all runners together; None for as long as it takes. The reference stops
+            taking cases when its share is spent, and the rest is reported as not run.
         memory_bytes: Reference outputs kept in memory; the rest waits in a temporary folder.
         worst: How many of the worst cases the report lists for each candidate.
+        inputs: The inputs, to know rows and masks by; what each runner says of itself if empty.
+        notes: What a reader must know about how the proof was run.
     """
 
     tolerance: Tolerance = Tolerance()
+    precision: Precision = "float32"
+    seconds: float | None = None
     memory_bytes: int = 256 * 2**20
     worst: int = 10
+    inputs: tuple[TensorSpec, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The graph in float32, to prove its structure where half precision would hide a defect.
+
+    Attributes:
+        baselines: PyTorch in float32.
+        candidates: The float32 graph, by runtime.
+    """
+
+    baselines: tuple[Runner, ...]
+    candidates: tuple[Runner, ...]

@@ -1,16 +1,26 @@
-"""The proof: reference, baseline and candidates over the same cases, one after the other."""
+"""The proof: reference, baselines and candidates over the same cases, one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
-from toolkit.parity.judge import Judged, judge_output, judged_cases, worst_cases
+from toolkit.parity.judge import Judged, Judging, judge_output, judged_cases, worst_cases
+from toolkit.parity.lawful import judge_laws
+from toolkit.parity.laws import LawFindings, try_laws
+from toolkit.parity.layout import layout_of
 from toolkit.parity.measure import Broken, Measurements, measure, record
-from toolkit.parity.options import OutputSpec, ParityOptions
-from toolkit.parity.results import ClassResult, ParityReport, RunCase, Verdict, WorstCase
+from toolkit.parity.options import OutputSpec, ParityOptions, Precision, Structure
+from toolkit.parity.results import (
+    ClassResult,
+    ParityReport,
+    RunCase,
+    Verdict,
+    WorstCase,
+    verdict_of,
+)
 from toolkit.parity.store import OutputStore
 from toolkit.parity.tables import class_results
 from toolkit.progress import Progress, silent
@@ -27,8 +37,9 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
     outputs: Sequence[OutputSpec],
     options: ParityOptions | None = None,
     progress: Progress = silent,
+    structure: Structure | None = None,
 ) -> ParityReport:
-    """Compare every candidate with the reference, and judge the difference by the baseline's.
+    """Compare every candidate with the reference, and judge the difference by the baselines'.
 
     Each runner is entered once, runs all cases and is left before the next is entered, so two
     models are never in memory together.
@@ -43,76 +54,134 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         candidates: What is to be shipped, by runtime; their names must differ.
         cases: Inputs, most telling first.
         outputs: What to compare.
-        options: Bounds and memory.
+        options: Bounds, precision, time and memory.
         progress: Called with the runner's name after every case.
+        structure: The same graph in float32, if it ships in half precision.
 
     Raises:
         ParityError: If there is nothing to compare, the reference lacks an output or a baseline
             cannot run a case. A proof that fails is returned, not raised.
     """
-    _require_something(candidates, cases, outputs)
     options = options or ParityOptions()
+    groups = [_Group(options.precision, tuple(baselines), tuple(candidates))]
+    if structure is not None:
+        groups.insert(0, _Group("float32", structure.baselines, structure.candidates))
+    runners = [runner for group in groups for runner in (*group.baselines, *group.candidates)]
+    _require_something([r for group in groups for r in group.candidates], cases, outputs)
+    share = None if options.seconds is None else options.seconds / (1 + len(runners))
     with OutputStore(options.memory_bytes) as store:
-        record(reference, cases, outputs, store, progress)
-        healthy = [measure(one, cases, outputs, store, progress) for one in baselines]
-        for errors in healthy:
-            _require_whole(errors, cases)
-        measured = [
-            (candidate.name, measure(candidate, cases, outputs, store, progress))
-            for candidate in candidates
-        ]
-    findings = [
-        _judge(name, deviations, healthy, cases, outputs, options) for name, deviations in measured
-    ]
-    verdicts = tuple(verdict for found in findings for verdict in found[0])
+        ran = record(reference, cases, outputs, store, progress, share)
+        proof = _Proof(cases[:ran], outputs, options, store, progress)
+        findings = [proof.run(group) for group in groups]
+    verdicts = tuple(verdict for found in findings for verdict in found.verdicts)
+    shown = [RunCase(case.name, case.kind, dict(case.dims)) for case in cases]
     return ParityReport(
-        verdict="pass" if all(verdict.passed for verdict in verdicts) else "fail",
+        verdict=verdict_of(verdicts, shown[:ran]),
+        precision=options.precision,
         reference=reference.name,
         baseline=baselines[0].name if baselines else None,
-        candidates=tuple(candidate.name for candidate in candidates),
+        candidates=tuple(runner.name for group in groups for runner in group.candidates),
         tolerance=options.tolerance,
-        cases=tuple(RunCase(case.name, case.kind, dict(case.dims)) for case in cases),
+        cases=tuple(shown[:ran]),
+        not_run=tuple(shown[ran:]),
+        notes=options.notes,
+        files={},
         verdicts=verdicts,
-        classes=tuple(row for found in findings for row in found[1]),
-        healthy=_healthy_rows(baselines, healthy, cases, outputs, options),
-        worst=tuple(case for found in findings for case in found[2]),
+        classes=tuple(row for found in findings for row in found.classes),
+        healthy=tuple(row for found in findings for row in found.healthy),
+        worst=tuple(case for found in findings for case in found.worst),
     )
 
 
-def _judge(  # noqa: PLR0913, PLR0917
-    name: str,
-    measured: Measurements,
-    baselines: Sequence[Measurements],
-    cases: Sequence[Case],
-    outputs: Sequence[OutputSpec],
-    options: ParityOptions,
-) -> tuple[list[Verdict], list[ClassResult], tuple[WorstCase, ...]]:
-    verdicts: list[Verdict] = []
-    rows: list[ClassResult] = []
-    judged: dict[str, Sequence[Judged]] = {}
-    for output in outputs:
-        found = judged_cases(cases, measured, baselines, output, options.tolerance)
-        judged[output.name] = found
-        verdicts.append(judge_output(name, output, cases, measured, found))
-        rows.extend(class_results(name, output.name, found, options.tolerance))
-    return verdicts, rows, worst_cases(name, judged, options.worst)
+@dataclass(frozen=True)
+class _Group:
+    """Candidates of one precision and the baselines they are judged by."""
+
+    precision: Precision
+    baselines: tuple[Runner, ...]
+    candidates: tuple[Runner, ...]
 
 
-def _healthy_rows(
-    baselines: Sequence[Runner],
-    measured: Sequence[Measurements],
-    cases: Sequence[Case],
-    outputs: Sequence[OutputSpec],
-    options: ParityOptions,
-) -> tuple[ClassResult, ...]:
-    """The first baseline's own numbers; they are not held against a limit."""
-    if not baselines:
-        return ()
-    rows: list[ClassResult] = []
-    for output in outputs:
-        found = judged_cases(cases, measured[0], [], output, options.tolerance)
-        rows.extend(class_results(baselines[0].name, output.name, found, options.tolerance))
-    return tuple(replace(row, max_limit=None) for row in rows)
+@dataclass(frozen=True)
+class _Measured:
+    """What one runner did."""
+
+    name: str
+    cases: Measurements
+    laws: LawFindings
+    law_case: int
+
+
+@dataclass(frozen=True)
+class _Findings:
+    verdicts: list[Verdict]
+    classes: list[ClassResult]
+    healthy: list[ClassResult]
+    worst: list[WorstCase]
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What all runners of a proof share."""
+
+    cases: Sequence[Case]
+    outputs: Sequence[OutputSpec]
+    options: ParityOptions
+    store: OutputStore
+    progress: Progress
+
+    def run(self, group: _Group) -> _Findings:
+        """Measure and judge a group."""
+        healthy = [self._measure(runner, group.precision) for runner in group.baselines]
+        for one in healthy:
+            _require_whole(one.cases, self.cases)
+        found = _Findings([], [], self._healthy_rows(healthy), [])
+        for runner in group.candidates:
+            self._judge(self._measure(runner, group.precision), healthy, group, found)
+        return found
+
+    def _measure(self, runner: Runner, precision: Precision) -> _Measured:
+        with runner as run:
+            measured = measure(run, self.cases, self.outputs, self.store, precision, self.progress)
+            layout = layout_of(self.options.inputs or run.inputs)
+            law_case, laws = try_laws(run, layout, self.cases, self.outputs, precision)
+        return _Measured(runner.name, measured, laws, law_case)
+
+    def _judge(
+        self, mine: _Measured, healthy: Sequence[_Measured], group: _Group, found: _Findings
+    ) -> None:
+        tolerance = self.options.tolerance
+        structural = group.precision == "float32"
+        judging = Judging(
+            candidate=mine.name,
+            level="G1" if structural else "G2",
+            budgeted=group.precision == self.options.precision,
+            cases=self.cases,
+            baselines=[one.cases for one in healthy],
+            tolerance=tolerance,
+        )
+        judged: dict[str, list[Judged]] = {}
+        for output in self.outputs:
+            every = judged_cases(self.cases, mine.cases, judging.baselines, output, tolerance)
+            judged[output.name] = every
+            found.verdicts.append(judge_output(judging, output, mine.cases, every))
+            found.classes.extend(class_results(mine.name, output.name, every, tolerance))
+        tried = self.cases[mine.law_case]
+        limits = {
+            name: one.limits for name, every in judged.items() for one in every if one.case is tried
+        }
+        laws = [one.laws for one in healthy]
+        found.verdicts.append(judge_laws(mine.name, mine.laws, laws, limits, tried.name, tolerance))
+        found.worst.extend(worst_cases(mine.name, judged, self.options.worst))
+
+    def _healthy_rows(self, healthy: Sequence[_Measured]) -> list[ClassResult]:
+        """The first baseline's own numbers; they are not held against a limit."""
+        rows: list[ClassResult] = []
+        for one in healthy[:1]:
+            for output in self.outputs:
+                every = judged_cases(self.cases, one.cases, [], output, self.options.tolerance)
+                rows.extend(class_results(one.name, output.name, every, self.options.tolerance))
+        return [replace(row, max_limit=None) for row in rows]
 
 
 def _require_whole(baseline: Measurements, cases: Sequence[Case]) -> None:

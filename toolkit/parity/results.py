@@ -1,28 +1,48 @@
 """What a proof found: plain frozen values, every number beside the bound it was held against.
 
 All errors and limits are relative to the output's scale in its case (see ``Tolerance``), except
-where a field says otherwise. Nothing here depends on the time or the machine's speed, so the same
-files and seed give the same report.
+where a field says otherwise. Nothing here depends on the time or the machine's speed, unless a
+time limit leaves cases out, so the same files and seed give the same report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.errors import ParityError
-from toolkit.parity.options import Space, Tolerance
+from toolkit.parity.options import Precision, Space, Tolerance
 from toolkit.parity.wire import dump, load
 
-__all__ = ["Check", "ClassResult", "Gate", "ParityReport", "RunCase", "Verdict", "WorstCase"]
+__all__ = [
+    "Check",
+    "ClassResult",
+    "Gate",
+    "Level",
+    "ParityReport",
+    "RunCase",
+    "Status",
+    "Verdict",
+    "WorstCase",
+    "verdict_of",
+]
 
-Gate = Literal["ran", "finite", "rms", "max", "choice"]
+Level = Literal["G0", "G1", "G2", "G3", "G4"]
+Status = Literal["pass", "fail", "not run"]
+Gate = Literal[
+    "checker", "domains", "dimensions", "paths", "data",
+    "ran", "finite", "rms", "max",
+    "budget rms", "budget p99", "budget max",
+    "choice", "divergence",
+    "repeat", "identical rows", "row order", "one row", "padding content", "padding length",
+    "split prefill",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class RunCase:
-    """A case that was run: its name, its class and the sizes it used."""
+    """A case: its name, its class and the sizes it uses."""
 
     name: str
     kind: str
@@ -31,23 +51,27 @@ class RunCase:
 
 @dataclass(frozen=True)
 class Check:
-    """One bound held against the worst case of one output.
+    """One bound held against the worst place of one output, or of the whole graph.
 
     Attributes:
-        gate: ``ran``: every case ran and gave this output in the reference's shape;
-            ``finite``: values are finite, infinite or NaN where the reference's are;
-            ``rms`` and ``max``: the error against ``Tolerance``;
-            ``choice``: the largest reference margin lost to another outcome, against twice the
-            error allowed.
+        level: G0 the file, G1 structure in float32, G2 budget at the precision that ships, G3
+            behaviour, G4 laws that need no reference.
+        gate: Of the numbers: ``ran``: every case ran and gave this output in the reference's
+            shape; ``finite``: values are finite, infinite or NaN where the reference's are;
+            ``rms`` and ``max``: the error of each case; ``budget …``: the error of each class of
+            cases; ``choice``: the largest reference margin lost to another outcome, against twice
+            the error allowed; ``divergence``: the largest KL(reference || candidate). The others
+            are described in ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
         status: ``not run`` when there was nothing to hold it against; never a pass.
         measured: The figure, of the case nearest to its limit or farthest over it.
         limit: The most it may be.
         case: Where; empty when no case can be named.
-        detail: What was found, in words.
+        detail: What was found, in words; for ``not run`` the reason.
     """
 
+    level: Level
     gate: Gate
-    status: Literal["pass", "fail", "not run"]
+    status: Status
     measured: float
     limit: float
     case: str
@@ -63,7 +87,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one output of one candidate is what the reference says."""
+    """Whether one output of one candidate is what the reference says.
+
+    ``output`` is empty for what concerns the whole graph: its file, and the laws it must obey.
+    """
 
     candidate: str
     output: str
@@ -72,9 +99,11 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """No check failed, and the cases ran and were compared."""
+        """No check failed, and what it takes to say so was run: for an output all its cases."""
         done = {check.gate for check in self.checks if check.status == "pass"}
-        return {"ran", "finite", "max"} <= done and not self.failures
+        if self.failures:
+            return False
+        return {"ran", "finite", "max"} <= done if self.output else bool(done)
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -153,24 +182,33 @@ class ParityReport:
     """The outcome of a proof.
 
     Attributes:
-        verdict: ``pass`` only if every output of every candidate passed.
+        verdict: ``passed`` only if the file, every output of every candidate and every law did.
+        precision: Of the arithmetic that ships.
         reference: Name of the runner whose outputs are right by definition.
         baseline: Name of the first runner that gives healthy errors.
         candidates: Names of the runners judged.
         tolerance: The bounds.
         cases: What was run, in order.
-        verdicts: One for each candidate and output.
+        not_run: Cases that time did not suffice for; they count for nothing.
+        notes: How the proof was run, where that is not as usual.
+        files: SHA-256 of the files that were judged, by name.
+        verdicts: One for the file, one for each candidate and output, one for each candidate's
+            laws.
         classes: The numbers, for each candidate, output and kind of case.
         healthy: The same for the baseline.
         worst: The cases nearest to their limit or farthest over it, worst first.
     """
 
-    verdict: Literal["pass", "fail"]
+    verdict: Literal["passed", "failed"]
+    precision: Precision
     reference: str
     baseline: str | None
     candidates: tuple[str, ...]
     tolerance: Tolerance
     cases: tuple[RunCase, ...]
+    not_run: tuple[RunCase, ...]
+    notes: tuple[str, ...]
+    files: Mapping[str, str]
     verdicts: tuple[Verdict, ...]
     classes: tuple[ClassResult, ...]
     healthy: tuple[ClassResult, ...]
@@ -178,19 +216,17 @@ class ParityReport:
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        complete = len(self.verdicts) > 0 and len(self.cases) > 0
-        passed = complete and all(verdict.passed for verdict in self.verdicts)
-        if (self.verdict == "pass") != passed:
+        passed = verdict_of(self.verdicts, self.cases)
+        if self.verdict != passed:
             raise ParityError(
-                f"the parity report says {self.verdict!r}, but its checks say"
-                f" {'pass' if passed else 'fail'!r}",
+                f"the parity report says {self.verdict!r}, but its checks say {passed!r}",
                 hint="the report was edited; run the proof again",
             )
 
     @property
     def passed(self) -> bool:
         """Whether every output of every candidate passed."""
-        return self.verdict == "pass"
+        return self.verdict == "passed"
 
     def failures(self) -> tuple[tuple[Verdict, Check], ...]:
         """Every failed output with its most serious check, most serious first."""
@@ -213,18 +249,19 @@ class ParityReport:
         more = f" (and {others} more {'output' if others == 1 else 'outputs'})" if others else ""
         where = f", case {check.case!r}" if check.case else ""
         raise ParityError(
-            f"output {verdict.output!r} of {verdict.candidate}{where}: {check.detail}{more}",
+            f"{_subject(verdict)}{where}: {check.detail}{more}",
             hint=self._hint(verdict, check),
         )
 
     def _hint(self, verdict: Verdict, check: Check) -> str:
-        healthy = [v.candidate for v in self.verdicts if v.output == verdict.output and v.passed]
-        if healthy:
+        alike = [v for v in self.verdicts if v.output == verdict.output and v.passed]
+        healthy = [v.candidate for v in alike if check.gate in {c.gate for c in v.checks}]
+        if healthy and check.level in {"G1", "G2", "G3"}:
             return (
                 f"{healthy[0]!r} passes with the same file: what differs between the two runtimes"
                 " changes the result"
             )
-        return _HINTS[check.gate]
+        return _HINTS.get(check.gate, _LEVEL_HINTS[check.level])
 
     def to_json(self) -> str:
         """The report as JSON, the same text for the same findings."""
@@ -240,6 +277,31 @@ class ParityReport:
         """
         return load(cls, text)
 
+
+def verdict_of(
+    verdicts: Sequence[Verdict], cases: Sequence[RunCase]
+) -> Literal["passed", "failed"]:
+    """``passed`` if an output was compared in some case and nothing failed."""
+    compared = any(verdict.output for verdict in verdicts) and len(cases) > 0
+    passed = compared and all(verdict.passed for verdict in verdicts)
+    return "passed" if passed else "failed"
+
+
+def _subject(verdict: Verdict) -> str:
+    if verdict.output:
+        return f"output {verdict.output!r} of {verdict.candidate}"
+    return verdict.candidate
+
+
+_LEVEL_HINTS: dict[Level, str] = {
+    "G0": "the file is not what a bundle may hold; export it again",
+    "G1": "what differs is the computation, not its rounding",
+    "G2": "the graph loses more to rounding than PyTorch does in the same precision: look for sums"
+    " and norms that PyTorch keeps in float32",
+    "G3": "the answers differ where they should not; compare the members one by one",
+    "G4": "PyTorch obeys this law and the graph does not: look for an axis or a size that the"
+    " export fixed, a mask that is ignored, or a broadcast over the batch",
+}
 
 _HINTS: dict[Gate, str] = {
     "ran": "the exported graph does not accept a shape the recipe promises: look at dimensions"

@@ -22,6 +22,7 @@ class OutputStore:
     """
 
     def __init__(self, memory_bytes: int) -> None:
+        self.memory_bytes = memory_bytes
         self._room = memory_bytes
         self._arrays: dict[_Key, npt.NDArray[Any]] = {}
         self._files: dict[_Key, Path] = {}

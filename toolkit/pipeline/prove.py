@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.bundle import Bundle, open_bundle
 from toolkit.errors import BundleError
 from toolkit.feeds import cases
-from toolkit.parity import ParityReport, prove
+from toolkit.parity import ParityOptions, ParityReport, prove
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.reference import baseline_runners, output_specs, reference_runner
 from toolkit.progress import Progress, silent
@@ -23,10 +23,11 @@ def prove_plan(plan: Plan, graph: Path, progress: Progress = silent) -> ParityRe
     recipe = plan.recipe
     return prove(
         reference=reference_runner(plan, "float64"),
-        baselines=baseline_runners(plan, "float32"),
+        baselines=baseline_runners(plan, recipe.export.precision),
         candidates=[OrtRunner(graph, optimise=False), OrtRunner(graph)],
         cases=cases(plan.inputs, plan.shapes, seed=recipe.parity_seed, count=recipe.parity.cases),
         outputs=output_specs(plan),
+        options=ParityOptions(inputs=plan.inputs, precision=recipe.export.precision),
         progress=lambda what, done, total: progress(f"prove: {what}", done, total),
     )
 

@@ -15,7 +15,23 @@ _GATES = {
     "finite": "Finite where it must be",
     "rms": "Typical error",
     "max": "Largest error",
+    "budget rms": "Typical error of a class",
+    "budget p99": "99th percentile of a class",
+    "budget max": "Largest error of a class",
     "choice": "Clear decisions kept",
+    "divergence": "Divergence of distributions",
+    "checker": "Valid ONNX",
+    "domains": "Known operators",
+    "dimensions": "Dimensions named and linked",
+    "paths": "No machine's paths",
+    "data": "Weights inside the folder",
+    "repeat": "A second run gives the same bits",
+    "identical rows": "Identical rows, identical outputs",
+    "row order": "Order of rows does not matter",
+    "one row": "One row alone as in a batch",
+    "padding content": "Padding is not read",
+    "padding length": "Length of padding does not matter",
+    "split prefill": "Prefill in two parts",
 }
 _MOST_FIGURES = 6
 
@@ -73,6 +89,7 @@ class View:
     failures: tuple[OutputView, ...]
     summary: Summary
     outputs: tuple[OutputView, ...]
+    wholes: tuple[OutputView, ...]
     figures: tuple[Figure, ...]
     more_figures: int
 
@@ -81,12 +98,13 @@ def arrange(parity: _Row) -> View:
     """Failed outputs first, otherwise in the order of the proof."""
     outputs = [_output(verdict, parity["classes"]) for verdict in parity["verdicts"]]
     outputs.sort(key=lambda output: output.status != "fail")
-    names = list(dict.fromkeys(output.name for output in outputs))
+    names = list(dict.fromkeys(output.name for output in outputs if output.name))
     return View(
-        passed=parity["verdict"] == "pass",
+        passed=parity["verdict"] == "passed",
         failures=tuple(output for output in outputs if output.status == "fail"),
         summary=_summary(parity["classes"], outputs),
-        outputs=tuple(outputs),
+        outputs=tuple(output for output in outputs if output.name),
+        wholes=tuple(output for output in outputs if not output.name),
         figures=tuple(_figure(name, parity) for name in names[:_MOST_FIGURES]),
         more_figures=max(0, len(names) - _MOST_FIGURES),
     )
@@ -102,7 +120,7 @@ def _output(verdict: _Row, classes: Sequence[_Row]) -> OutputView:
 
 
 def _gate(check: _Row) -> Gate:
-    bounded = check["gate"] not in {"ran", "finite"} and check["limit"] > 0
+    bounded = check["limit"] > 0
     used = check["measured"] / check["limit"] if bounded else None
     return Gate(_GATES[check["gate"]], check["status"], used, check["detail"], check["case"])
 

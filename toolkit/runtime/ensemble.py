@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
 
+import numpy as np
 import torch
 
 from toolkit.artifacts import TensorSpec
-from toolkit.runtime.base import Feeds, Outputs, Runner
+from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 
 __all__ = ["EnsembleRunner", "Weighted", "interpolate"]
 
@@ -51,23 +52,23 @@ class EnsembleRunner:
     def __init__(
         self, members: Sequence[Weighted], combine: Combine, space: Space, output: str
     ) -> None:
-        self._members = tuple(members)
+        self.members = tuple(members)
+        self.output = output
         self._combine: Combine = combine
         self._space: Space = space
-        self._output = output
         self._stack = ExitStack()
-        self.name = self._members[0].runner.name
+        self.name = self.members[0].runner.name
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The union of the members' inputs."""
-        specs = (spec for member in self._members for spec in member.runner.inputs)
+        specs = (spec for member in self.members for spec in member.runner.inputs)
         return tuple({spec.name: spec for spec in specs}.values())
 
     def __enter__(self) -> EnsembleRunner:
         """Load every member."""
         with ExitStack() as stack:
-            for member in self._members:
+            for member in self.members:
                 stack.enter_context(member.runner)
             self._stack = stack.pop_all()
         return self
@@ -83,9 +84,14 @@ class EnsembleRunner:
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Feed every member and combine their ``output``."""
-        outputs = [torch.from_numpy(m.runner(feeds)[self._output]) for m in self._members]
-        weights = [member.weight for member in self._members]
-        return {self._output: interpolate(outputs, weights, self._combine, self._space).numpy()}
+        return self.combine([m.runner(feeds)[self.output] for m in self.members])
+
+    def combine(self, parts: Sequence[Array]) -> Outputs:
+        """Interpolate the members' outputs, given in their order."""
+        # torch warns about arrays it may not write to, such as memory-mapped ones
+        outputs = [torch.from_numpy(np.require(part, requirements="W")) for part in parts]
+        weights = [member.weight for member in self.members]
+        return {self.output: interpolate(outputs, weights, self._combine, self._space).numpy()}
 
 
 def interpolate(

@@ -72,7 +72,7 @@ class OrtRunner:
         ort = _onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; printed as well, they read like bugs
         if not self._optimise:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:

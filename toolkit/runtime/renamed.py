@@ -17,18 +17,18 @@ class Renamed:
 
     def __init__(self, runner: Runner, rename: Mapping[str, str]) -> None:
         """Wrap ``runner``; ``rename`` maps its own input names to the shared ones."""
-        self._runner = runner
+        self.inner = runner
         self._rename = rename
         self.name = runner.name
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The runner's inputs under the shared names."""
-        return tuple(replace(spec, name=self._shared(spec.name)) for spec in self._runner.inputs)
+        return tuple(replace(spec, name=self._shared(spec.name)) for spec in self.inner.inputs)
 
     def __enter__(self) -> Renamed:
         """Load the model."""
-        self._runner.__enter__()
+        self.inner.__enter__()
         return self
 
     def __exit__(
@@ -38,12 +38,15 @@ class Renamed:
         traceback: TracebackType | None,
     ) -> None:
         """Free the model."""
-        self._runner.__exit__(kind, error, traceback)
+        self.inner.__exit__(kind, error, traceback)
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Run the model once."""
-        own = {spec.name: feeds[self._shared(spec.name)] for spec in self._runner.inputs}
-        return self._runner(own)
+        return self.inner(self.own(feeds))
+
+    def own(self, feeds: Feeds) -> Feeds:
+        """The feeds under the runner's own names."""
+        return {spec.name: feeds[self._shared(spec.name)] for spec in self.inner.inputs}
 
     def _shared(self, name: str) -> str:
         return self._rename.get(name, name)

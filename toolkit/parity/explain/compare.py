@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import graphs
+from toolkit.errors import ExportError, ParityError
 from toolkit.parity.explain.budget import Error, measure, rounding, times_healthy
 from toolkit.parity.explain.traces import GraphTrace, OrtTrace, Trace, chunked, value_sizes
 from toolkit.progress import Progress
@@ -28,10 +29,19 @@ class Reading:
 
 @dataclass
 class Readings:
-    """By sample, then by name of the value."""
+    """What was measured.
+
+    Attributes:
+        samples: By sample, then by name of the value.
+        chunks: Runs of each graph for each sample.
+        reason: Why the graph does not run to its end, or nothing.
+        coarser: How many times coarser a value's arithmetic is than in the fresh export.
+    """
 
     samples: list[dict[str, Reading]] = field(default_factory=list)
     chunks: int = 0
+    reason: str = ""
+    coarser: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,13 +72,20 @@ def read_values(
 ) -> Readings:
     """Measure every value that both graphs have.
 
+    Where the graph in question does not run, the values in front of the first that cannot be
+    computed are measured, and that one is beyond every budget.
+
     Raises:
-        ExportError: If ONNX Runtime refuses one of the graphs.
+        ExportError: If ONNX Runtime refuses the fresh export.
+        ParityError: If it cannot run it.
     """
     twins = {name for node in graphs.outline(sides.twin).nodes for name in node.outputs}
-    names = [name for node in nodes for name in node.outputs if name and name in twins]
-    sizes = value_sizes(sides.shipped, sides.work, names, samples)
-    readings = Readings([{} for _ in samples])
+    every = [name for node in nodes for name in node.outputs if name and name in twins]
+    names, sizes, reason = _runnable(sides, every, samples)
+    readings = Readings([{} for _ in samples], reason=reason)
+    if reason:
+        for reading in readings.samples:
+            reading[every[len(names)]] = Reading(float("inf"), 0.0, Error(comparable=False), True)
     # float32 from both graphs, and float64 from PyTorch
     groups = list(chunked(names, sizes, memory_bytes // 16))
     readings.chunks, total = len(groups), len(groups) * len(samples)
@@ -81,9 +98,29 @@ def read_values(
                 truth = sides.truth(arrays, group)
                 pytorch = sides.pytorch(arrays, group) if sides.pytorch is not None else {}
                 values = found(arrays), twin(arrays), truth, pytorch
-                readings.samples[number].update(_read(nodes, values))
+                readings.samples[number].update(_read(nodes, values, readings.coarser))
                 progress("compare values", done * len(samples) + number + 1, total)
     return readings
+
+
+def _runnable(
+    sides: Sides, names: Sequence[str], samples: Sequence[Callable[[], Feeds]]
+) -> tuple[Sequence[str], Mapping[str, int], str]:
+    """As many values as can be computed, their sizes, and why there are no more."""
+    try:
+        return names, value_sizes(sides.shipped, sides.work, names, samples), ""
+    except (ExportError, ParityError) as error:
+        reason = error.message
+    works, fails = 0, len(names)
+    sizes: Mapping[str, int] = {}
+    while fails - works > 1:
+        middle = (works + fails) // 2
+        try:
+            sizes = value_sizes(sides.shipped, sides.work, names[:middle], samples)
+            works = middle
+        except (ExportError, ParityError) as error:
+            fails, reason = middle, error.message
+    return names[:works], sizes, reason
 
 
 def _folder(sides: Sides, name: str) -> Path:
@@ -93,16 +130,17 @@ def _folder(sides: Sides, name: str) -> Path:
 
 
 def _read(
-    nodes: Sequence[graphs.NodeOutline], values: tuple[Outputs, Outputs, Outputs, Outputs]
+    nodes: Sequence[graphs.NodeOutline],
+    values: tuple[Outputs, Outputs, Outputs, Outputs],
+    coarser: dict[str, float],
 ) -> Mapping[str, Reading]:
     """In graph order, so that coarse arithmetic is known to what follows it."""
     found, twins, truth, pytorch = values
-    coarser: dict[str, float] = {}
     readings: dict[str, Reading] = {}
     for node in nodes:
         before = max((coarser.get(name, 1.0) for name in node.inputs), default=1.0)
         for name in node.outputs:
-            coarser[name] = before
+            coarser[name] = max(before, coarser.get(name, 1.0))
             if name not in found or name not in truth:
                 continue
             array, twin, reference = found[name], twins[name], truth[name]

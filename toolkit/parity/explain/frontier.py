@@ -41,13 +41,13 @@ def frontier(
     for node in nodes:
         judged = {name: left(name) for name in node.outputs if name}
         wrong = [name for name, found in judged.items() if found]
-        behind = dict.fromkeys(made for name in node.inputs for made in unknown.get(name, ()))
+        behind = {made.name: made for name in node.inputs for made in unknown.get(name, ())}
         fed_wrong = any(name in gone for name in node.inputs)
         if wrong and not fed_wrong:
-            yield Edge(node, wrong[0], tuple(behind))
+            yield Edge(node, wrong[0], tuple(behind.values()))
         gone.update(wrong)
         for name, found in judged.items():
             if found is None and fed_wrong:
                 gone.add(name)
             elif found is None:
-                unknown[name] = (*behind, node)
+                unknown[name] = (*behind.values(), node)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import graphs
-from toolkit.errors import ParityError, ToolkitError
+from toolkit.errors import ParityError
 from toolkit.feeds import Case
 from toolkit.parity.explain.compare import Reading, Sides, read_values
 from toolkit.parity.explain.frontier import Edge, frontier
@@ -79,20 +79,15 @@ def explain(
     started = time.perf_counter()
     outline = graphs.outline(shipped)
     static = graphs.differences(shipped, twin.finished)
-    notes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         truth = GraphTrace(twin.graph, work, twin.truth)
         sides = Sides(shipped, twin.graph, truth, twin.pytorch, work)
         feeds = [sample.make for sample in samples]
-        try:
-            found = read_values(sides, outline.nodes, feeds, options.memory_bytes, progress)
-            readings, chunks = found.samples, found.chunks
-        except ToolkitError as error:
-            readings, chunks = [], 0
-            notes.append(f"the graph does not run, so only the file was compared: {error.message}")
+        found = read_values(sides, outline.nodes, feeds, options.memory_bytes, progress)
         left_out = graphs.expose(shipped, work / "hidden.onnx", ()).left_out
     names = [name for node in outline.nodes for name in node.outputs if name]
+    readings = found.samples
     judged = {name for reading in readings for name in reading}
     return Explanation(
         suspects=tuple(_suspects(outline, readings, static, samples, options))[: options.most],
@@ -100,12 +95,12 @@ def explain(
         samples=tuple(sample.name for sample in samples),
         nodes=len(outline.nodes),
         values=len(judged),
-        unmatched=tuple(name for name in names if readings and name not in judged),
+        unmatched=tuple(name for name in names if name not in judged),
         left_out=left_out,
-        chunks=chunks,
+        chunks=found.chunks,
         limit=options.limit,
         seconds=time.perf_counter() - started,
-        notes=tuple(notes),
+        notes=(f"the graph does not run to its end: {found.reason}",) if found.reason else (),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import graphs
+from toolkit.errors import ParityError
 from toolkit.runtime import Feeds, OrtRunner, Outputs
 
 __all__ = ["GraphTrace", "OrtTrace", "Trace", "chunked", "value_sizes"]
@@ -63,14 +64,30 @@ class OrtTrace:
         self._runner.__exit__(kind, error, traceback)
 
     def __call__(self, feeds: Feeds) -> Outputs:
-        """Run once."""
-        return dict(zip(self._values, self._runner(feeds).values(), strict=True))
+        """Run once.
+
+        Raises:
+            ParityError: If a node cannot run on these feeds.
+        """
+        try:
+            found = self._runner(feeds)
+        # ONNX Runtime has an exception for every status; all of them say that a node cannot run.
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            reason = lines[0] if lines else type(error).__name__
+            raise ParityError(f"ONNX Runtime cannot run the graph: {reason}") from error
+        return dict(zip(self._values, found.values(), strict=True))
 
 
 def value_sizes(
     graph: Path, work: Path, names: Sequence[str], samples: Sequence[Callable[[], Feeds]]
 ) -> dict[str, int]:
-    """Elements of each value in the sample where it is largest, measured by running for shapes."""
+    """Elements of each value in the sample where it is largest, measured by running for shapes.
+
+    Raises:
+        ExportError: If ONNX Runtime refuses the part of the graph behind ``names``.
+        ParityError: If a node of it cannot run.
+    """
     sizes = dict.fromkeys(names, 0)
     with OrtTrace(graph, work, names, "shapes") as shapes:
         for feeds in samples:

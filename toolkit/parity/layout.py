@@ -1,0 +1,89 @@
+"""Which dimension counts rows, which counts positions: read off the inputs' symbolic shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toolkit.artifacts import TensorSpec
+from toolkit.feeds import Case
+
+__all__ = ["Layout", "layout_of", "richest_case"]
+
+_Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The meaning of a model's dimensions.
+
+    Attributes:
+        inputs: The specifications.
+        rows: The symbol every input's first dimension has; None if there is none.
+        mask: Name of the attention mask; None if there is none.
+        positions: The symbol of the mask's last dimension if that is one symbol.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    rows: str | None
+    mask: str | None
+    positions: str | None
+
+    def valid(self, mask: _Array, output: _Array) -> _Array | None:
+        """``output`` at the positions where ``mask`` [rows, positions] is not 0.
+
+        An output without positions is valid as a whole; None where it is not clear which of its
+        dimensions counts positions.
+        """
+        if output.shape[: mask.ndim] == mask.shape:
+            kept: _Array = output[mask != 0]
+            return kept
+        if output.shape[0] != mask.shape[0] or mask.shape[1] in output.shape[1:]:
+            return None
+        return output
+
+
+def layout_of(inputs: Sequence[TensorSpec]) -> Layout:
+    """Read the layout off the shapes."""
+    first = {spec.shape[0] for spec in inputs if spec.shape}
+    rows = first.pop() if len(first) == 1 else None
+    masks = [spec for spec in inputs if spec.role == "mask" and len(spec.shape) == 2]
+    mask = masks[0] if len(masks) == 1 else None
+    last = mask.shape[1] if mask else None
+    return Layout(
+        inputs=tuple(inputs),
+        rows=rows if isinstance(rows, str) else None,
+        mask=mask.name if mask else None,
+        positions=last if isinstance(last, str) and " " not in last else None,
+    )
+
+
+def richest_case(cases: Sequence[Case], layout: Layout) -> int | None:
+    """The index of a case with two rows or more, padded if any is; None if there is none."""
+    order = {"padded": 0, "corner": 1, "near corner": 2, "random": 3}
+    able = [
+        (order.get(case.kind, 4), index)
+        for index, case in enumerate(cases)
+        if case.drive is None and layout.rows and case.dims.get(layout.rows, 1) > 1
+        and 0 not in case.dims.values()
+    ]  # fmt: skip
+    return min(able)[1] if able else None
+
+
+def widened(feeds: Mapping[str, _Array], layout: Layout, extra: int) -> dict[str, _Array]:
+    """Feeds with ``extra`` positions of padding on the right; their content is a valid one's."""
+    longer = {}
+    for spec in layout.inputs:
+        array = feeds[spec.name]
+        for axis, dim in enumerate(spec.shape):
+            if dim == layout.positions:
+                tail = np.repeat(np.take(array, [0], axis), extra, axis)
+                if spec.role == "mask":
+                    tail = np.zeros_like(tail)
+                array = np.concatenate([array, tail], axis)
+        longer[spec.name] = array
+    return longer

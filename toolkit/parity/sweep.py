@@ -1,0 +1,48 @@
+"""Runs a model over many inputs, an ensemble member by member.
+
+A reference in float64 takes twice its weights; with one member in memory at a time an ensemble
+takes no more than its largest member, and the members' outputs wait where the reference's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from toolkit.parity.store import OutputStore
+from toolkit.runtime import EnsembleRunner, Renamed
+from toolkit.runtime.base import Feeds, Outputs, Runner
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    runner: Runner, feeds: Sequence[Callable[[], Feeds]], memory_bytes: int
+) -> Iterator[Outputs]:
+    """The outputs for each of ``feeds``, in order; ``runner`` is loaded and freed on the way.
+
+    Args:
+        runner: Not entered.
+        feeds: Called once for every model in the tree.
+        memory_bytes: Of the members' outputs each ensemble keeps in memory; the rest is on disk.
+    """
+    if isinstance(runner, Renamed):
+        renamed = [lambda make=make: runner.own(make()) for make in feeds]
+        yield from sweep(runner.inner, renamed, memory_bytes)
+    elif isinstance(runner, EnsembleRunner):
+        yield from _members(runner, feeds, memory_bytes)
+    else:
+        with runner as run:
+            for make in feeds:
+                yield run(make())
+
+
+def _members(
+    ensemble: EnsembleRunner, feeds: Sequence[Callable[[], Feeds]], memory_bytes: int
+) -> Iterator[Outputs]:
+    with OutputStore(memory_bytes) as store:
+        for place, member in enumerate(ensemble.members):
+            for index, found in enumerate(sweep(member.runner, feeds, memory_bytes)):
+                store[index, str(place)] = found[ensemble.output]
+        for index in range(len(feeds)):
+            parts = [store[index, str(place)] for place in range(len(ensemble.members))]
+            yield ensemble.combine(parts)
