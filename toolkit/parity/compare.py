@@ -46,7 +46,7 @@ class Deviation:
         n: Elements compared.
         eps: Spacing of the candidate's precision at 1; 0 for integers.
         rows: Rows of the last axis.
-        scale: Root mean square of the reference's finite values; 1 if they are all zero, or integers.
+        scale: Root mean square of the reference's finite values; 1 if zero or integers.
         peak: Largest absolute finite reference value.
         rms: Root mean square error.
         max: Largest error, found at ``worst``.
