@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from graphs import store
 from graphs.errors import GraphError
@@ -42,7 +43,8 @@ def expose(
 ) -> Exposure:
     """Write the graph of ``src`` with values inside it as its only outputs.
 
-    Functions are inlined first, see ``graphs.inlining``. Weights are not copied: ``out`` refers to
+    Functions are inlined first, see ``graphs.inlining``; nodes that no exposed value depends on are
+    left out. Weights are not copied: ``out`` refers to
     the data file of ``src`` by name, so a runtime must be told to look in the folder of ``src``.
 
     Args:
@@ -64,14 +66,17 @@ def expose(
         raise GraphError(f"{src.name} has no value {unknown[0]!r} to expose")
     kept = [value for name, value in found.items() if names is None or name in names]
     outputs = kept if what == "values" else [_shape(value, graph) for value in kept]
+    hidden = tuple(_hidden(graph))
     graph.outputs.clear()
     graph.outputs.extend(outputs)
+    # What stands behind the last of them may be what cannot run.
+    common.RemoveUnusedNodesPass()(model)
     proto = ir.serde.serialize_model(model)
     try:
         out.write_bytes(proto.SerializeToString())
     except OSError as error:
         raise GraphError(f"cannot write {out}: {error.strerror}") from error
-    return Exposure(tuple(str(value.name) for value in kept), tuple(_hidden(graph)))
+    return Exposure(tuple(str(value.name) for value in kept), hidden)
 
 
 def _arrays(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-__all__ = ["inline_functions"]
+__all__ = ["CALL", "inline_functions"]
 
-_CALL = "call"
+# The key under which a node of a body keeps the name of the call it stands in for.
+CALL = "call"
 
 
 def inline_functions(model: ir.Model) -> None:
@@ -23,14 +24,14 @@ def inline_functions(model: ir.Model) -> None:
     before = set(model.graph)
     for node in before:
         if node.op_identifier() in model.functions:
-            node.metadata_props[_CALL] = node.name or str(node.outputs[0].name)
+            node.metadata_props[CALL] = node.name or str(node.outputs[0].name)
     # A call's own outputs keep their names, so they are not among the new ones.
     known = {value.name for node in before for value in node.outputs}
     common.InlinePass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     taken = {value.name for node in model.graph for value in node.outputs}
     for node in model.graph:
-        call = node.metadata_props.pop(_CALL, None)
+        call = node.metadata_props.get(CALL)
         if call is None or node in before:
             continue
         for value in node.outputs:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs import store
-from graphs.inlining import inline_functions
+from graphs.inlining import CALL, inline_functions
 from graphs.passes.strip_exporter_metadata import MEMBER, MODULE, SOURCE
 
 __all__ = ["NodeOutline", "Outline", "outline"]
@@ -32,6 +32,7 @@ class NodeOutline:
         member: The member of the ensemble it belongs to, or nothing.
         module: Dotted path of its PyTorch module, or nothing.
         source: PyTorch operator and line of code, or nothing.
+        call: Name of the call whose function's body it is part of, or nothing.
     """
 
     name: str
@@ -42,6 +43,7 @@ class NodeOutline:
     member: str = ""
     module: str = ""
     source: str = ""
+    call: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _node(node: ir.Node) -> NodeOutline:
         member=props.get(MEMBER, ""),
         module=props.get(MODULE, ""),
         source=props.get(SOURCE, ""),
+        call=props.get(CALL, ""),
     )
 
 

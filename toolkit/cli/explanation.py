@@ -57,6 +57,7 @@ def _title(first: Suspect) -> str:
 def _facts(first: Suspect, found: Explanation) -> dict[str, Any]:
     facts = {
         "operator": first.op,
+        "inside": first.call,
         "member": first.member,
         "expert": first.expert,
         "PyTorch module": first.module,

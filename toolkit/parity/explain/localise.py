@@ -151,6 +151,7 @@ def _suspect(
     return Suspect(
         node=node.name,
         op=node.op,
+        call=node.call,
         value=edge.value,
         member=node.member,
         expert=expert[1] if expert else "",

@@ -28,6 +28,7 @@ class Suspect:
     Attributes:
         node: Its name.
         op: Its operator.
+        call: Name of the call whose function's body it is part of, or nothing.
         value: The output that leaves its budget.
         member: Member of the ensemble, or nothing.
         expert: Expert of the mixture, or nothing.
@@ -50,6 +51,7 @@ class Suspect:
 
     node: str
     op: str
+    call: str
     value: str
     member: str
     expert: str
