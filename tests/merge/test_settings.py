@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.merge.models import family, shapes
 from tests.merge.test_merge import config
 from toolkit.merge import plan
-from toolkit.merge.config import Conditional
+from toolkit.merge.conditions import Conditional
 from toolkit.merge.layers import LayerName, depth, main_stack, split, stack_sizes
 from toolkit.merge.settings import Place, evaluate
 

@@ -20,7 +20,14 @@ from toolkit.merge.plan import MergePlan
 from toolkit.merge.templates import set_chat_template
 from toolkit.merge.write import Written
 
-__all__ = ["DIAGNOSTICS", "Notes", "write_description", "write_surroundings"]
+__all__ = [
+    "DIAGNOSTICS",
+    "Notes",
+    "config_text",
+    "manifest",
+    "write_description",
+    "write_surroundings",
+]
 
 DIAGNOSTICS = "merge.json"
 _CONFIG = "merge_config.yml"

@@ -17,7 +17,7 @@ from toolkit.merge.plan import OutputTensor
 from toolkit.merge.tensors import FLOATS, NoSink, Sink
 from toolkit.progress import Progress, silent
 
-__all__ = ["Execution", "Stopped"]
+__all__ = ["Execution", "Stopped", "likeness"]
 
 
 class Stopped(Exception):  # noqa: N818  (not an error: another thread has that)

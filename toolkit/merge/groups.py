@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from toolkit.errors import MergeError
-from toolkit.merge.config import MergeConfig, Setting, Slice
+from toolkit.merge.conditions import Setting
+from toolkit.merge.config import MergeConfig, Slice
 from toolkit.merge.methods.table import MethodEntry
 
 __all__ = ["Group", "Member", "short_names", "slice_groups", "whole_group"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.errors import MergeError
-from toolkit.merge.config import Conditional, MergeConfig, Setting, Slice
+from toolkit.merge.conditions import Conditional, Setting
+from toolkit.merge.config import MergeConfig, Slice
 from toolkit.merge.methods.parameters import Parameter
 from toolkit.merge.methods.table import MethodEntry
 
@@ -85,7 +86,7 @@ def lookup(
     return parameter.default
 
 
-def settings_of(config: MergeConfig) -> Iterable[tuple[str, Settings, bool]]:
+def _settings_of(config: MergeConfig) -> Iterable[tuple[str, Settings, bool]]:
     """All settings of a document: where, what, and whether they belong to one model."""
     yield "parameters", config.parameters, False
     for n, source in enumerate(config.models or ()):
@@ -108,7 +109,7 @@ def check_names(config: MergeConfig, entry: MethodEntry) -> None:
     """
     own = {parameter.name for parameter in entry.per_model}
     found = []
-    for where, settings, of_model in settings_of(config):
+    for where, settings, of_model in _settings_of(config):
         for name in settings:
             if name not in entry.parameters:
                 found.append(f"{where}: {entry.name} has no parameter {name!r}")
@@ -123,7 +124,7 @@ def unused(config: MergeConfig, entry: MethodEntry) -> list[str]:
     """Warnings about parameters that are accepted and change nothing."""
     return [
         f"{where}: {name} changes nothing in {entry.name}"
-        for where, settings, _ in settings_of(config)
+        for where, settings, _ in _settings_of(config)
         for name in settings
         if entry.parameters[name].unused and name != "int8_mask"
     ]

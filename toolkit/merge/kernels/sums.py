@@ -19,6 +19,7 @@ __all__ = [
     "delta_sum",
     "first_nonfinite",
     "gram",
+    "inner_products",
     "round_into",
     "tree_sum",
     "weighted_sum",
