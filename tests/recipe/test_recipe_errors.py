@@ -14,7 +14,7 @@ MISTAKES = {
         (
             "r.yaml:1: model: found a mapping with 'task', wanted exactly one of checkpoint, "
             "factory, "
-            "onnx, ensemble"
+            "onnx, merge, ensemble"
         ),
         "",
     ),
@@ -43,7 +43,7 @@ MISTAKES = {
     "key of another kind": (
         "model: {checkpoint: a, kwargs: {}}",
         "r.yaml:1: model.kwargs: unknown key",
-        "one of name, rename, checkpoint, task, cache",
+        "one of name, rename, task, cache, checkpoint",
     ),
     "task": (
         "model: {checkpoint: a, task: masked-ml}",

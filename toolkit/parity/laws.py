@@ -30,7 +30,7 @@ from toolkit.parity.options import OutputSpec, Precision
 from toolkit.parity.results import Gate
 from toolkit.runtime.base import Outputs, Runner
 
-__all__ = ["LAWS", "LawFindings", "try_laws"]
+__all__ = ["LAWS", "LawFindings", "Subject", "try_laws"]
 
 _Array = npt.NDArray[Any]
 _Pairs = dict[str, tuple[_Array, _Array]]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from toolkit.artifacts import TensorSpec
 from toolkit.feeds import Case
 
-__all__ = ["Layout", "layout_of", "richest_case"]
+__all__ = ["Layout", "layout_of", "richest_case", "widened"]
 
 _Array = npt.NDArray[Any]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
@@ -46,11 +47,9 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
 
     Args:
         reference: Gives the right answers, in float64 where that fits.
-        baselines: The same computation in the candidates' precision, as it is and with weights
-            moved by a rounding; the largest of their errors is what a healthy candidate may have,
-            several times over. The first is the one whose numbers are reported. Without any, only
-            the bound on the largest error, the finite and the choice gates judge, and the rms
-            gate is ``not run``.
+        baselines: The same computation in the candidates' precision, as it is (its numbers are
+            reported) and with weights moved by a rounding; the largest of their errors is what a
+            healthy candidate may have, several times over. Without any, the rms gate is not run.
         candidates: What is to be shipped, by runtime; their names must differ.
         cases: Inputs, most telling first.
         outputs: What to compare.
@@ -73,8 +72,8 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         ran = record(reference, cases, outputs, store, progress, share)
         proof = _Proof(cases[:ran], outputs, options, store, progress)
         findings = [proof.run(group) for group in groups]
+    shown = tuple(RunCase(case.name, case.kind, dict(case.dims)) for case in cases)
     verdicts = tuple(verdict for found in findings for verdict in found.verdicts)
-    shown = [RunCase(case.name, case.kind, dict(case.dims)) for case in cases]
     return ParityReport(
         verdict=verdict_of(verdicts, shown[:ran]),
         precision=options.precision,
@@ -82,15 +81,22 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         baseline=baselines[0].name if baselines else None,
         candidates=tuple(runner.name for group in groups for runner in group.candidates),
         tolerance=options.tolerance,
-        cases=tuple(shown[:ran]),
-        not_run=tuple(shown[ran:]),
+        cases=shown[:ran],
+        not_run=shown[ran:],
         notes=options.notes,
         files={},
         verdicts=verdicts,
-        classes=tuple(row for found in findings for row in found.classes),
-        healthy=tuple(row for found in findings for row in found.healthy),
-        worst=tuple(case for found in findings for case in found.worst),
+        classes=_all(found.classes for found in findings),
+        healthy=_all(found.healthy for found in findings),
+        worst=_all(found.worst for found in findings),
     )
+
+
+_T = TypeVar("_T")
+
+
+def _all(parts: Iterable[Iterable[_T]]) -> tuple[_T, ...]:
+    return tuple(item for part in parts for item in part)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
 from toolkit.checkpoint import Checkpoint, open_checkpoint
 from toolkit.export import adopt_onnx
 from toolkit.pipeline.interface import join_inputs, resolve_output, resolve_shapes
+from toolkit.pipeline.merged import merged_source
 from toolkit.recipe import (
     CheckpointModel,
     EnsembleModel,
     FactoryModel,
+    MergeModel,
     Model,
     OnnxFile,
     Recipe,
@@ -117,6 +119,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     Raises:
         RecipeError: If inputs, outputs, shapes or renames do not fit together.
         CheckpointError: If a model folder or weight file cannot be used.
+        MergeError: If models cannot be merged.
         graphs.GraphError: If an ONNX member cannot be read.
     """
     root = _resolve(recipe.model, recipe, folder)
@@ -143,10 +146,12 @@ def _resolve(model: Model, recipe: Recipe, folder: Path) -> LeafPlan | EnsembleP
 
 
 def _origin(
-    model: CheckpointModel | FactoryModel | OnnxFile, recipe: Recipe, folder: Path
+    model: CheckpointModel | FactoryModel | MergeModel | OnnxFile, recipe: Recipe, folder: Path
 ) -> Source | OnnxModel:
     if isinstance(model, CheckpointModel):
         return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache)
+    if isinstance(model, MergeModel):
+        return merged_source(model, folder, recipe.seed)
     if isinstance(model, OnnxFile):
         return adopt_onnx(model.onnx.path)
     return FactorySource(

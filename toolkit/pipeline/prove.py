@@ -15,7 +15,7 @@ from toolkit.progress import Progress, silent
 from toolkit.recipe import load_recipe
 from toolkit.runtime import OrtRunner
 
-__all__ = ["prove_bundle", "prove_plan"]
+__all__ = ["models_root", "prove_bundle", "prove_plan"]
 
 
 def prove_plan(plan: Plan, graph: Path, progress: Progress = silent) -> ParityReport:

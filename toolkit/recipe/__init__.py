@@ -7,6 +7,7 @@ from toolkit.recipe.models import (
     EnsembleModel,
     EnsembleSpec,
     FactoryModel,
+    MergeModel,
     Model,
     OnnxFile,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "FactoryModel",
     "Input",
     "LoadContext",
+    "MergeModel",
     "Model",
     "OnnxFile",
     "ParitySettings",

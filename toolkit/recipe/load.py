@@ -53,7 +53,7 @@ def parse_recipe(text: str, source: str, context: LoadContext) -> Recipe:
         raise RecipeError(f"{source}: {error.message}", hint=error.hint) from error
     root = _mapping(tree, source)
     try:
-        recipe = Recipe.model_validate(root.plain(), context=context)
+        recipe = Recipe.model_validate(_wrapped(root.plain()), context=context)
     except ValidationError as error:
         # What is tagged or given twice is told once.
         told = {problem.path for problem in problems}
@@ -63,6 +63,13 @@ def parse_recipe(text: str, source: str, context: LoadContext) -> Recipe:
     if problems:
         raise recipe_error(source, problems)
     return recipe
+
+
+def _wrapped(document: Any) -> Any:
+    """A mergekit config is a recipe whose model is that merge."""
+    if isinstance(document, dict) and "merge_method" in document and "model" not in document:
+        return {"model": {"merge": document}}
+    return document
 
 
 def _mapping(tree: Node | None, source: str) -> Node:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from toolkit.checkpoint import PICKLE_SUFFIXES, conversion_command
+from toolkit.errors import MergeError
 from toolkit.recipe.base import TAGS, RecipeModel, context_of, invalid
 from toolkit.recipe.paths import FilePath, FolderPath
 from toolkit.recipe.problems import Problem, nearest, shown
@@ -30,9 +31,11 @@ __all__ = [
     "MAX_MODEL_DEPTH",
     "RESERVED_NAMES",
     "CheckpointModel",
+    "CheckpointSettings",
     "EnsembleModel",
     "EnsembleSpec",
     "FactoryModel",
+    "MergeModel",
     "Model",
     "NamedModel",
     "OnnxFile",
@@ -83,6 +86,19 @@ def _factory(value: Any, info: ValidationInfo) -> str:
             f"{value} is Python code that the recipe would run, which was not allowed",
             "read that code, and give --allow-code if you trust it",
         )
+    return value
+
+
+def _merge(value: Any) -> dict[str, Any]:
+    """The merge stage's own grammar, checked by it; loaded only where a recipe merges."""
+    from toolkit.merge import from_mapping  # noqa: PLC0415  (compiled kernels load with it)
+
+    if not isinstance(value, dict):
+        raise invalid(f"found {shown(value)}, wanted a merge in mergekit's grammar")
+    try:
+        from_mapping(value)
+    except MergeError as error:
+        raise invalid(error.message.removeprefix("config: "), error.hint) from error
     return value
 
 
@@ -143,12 +159,9 @@ class NamedModel(RecipeModel):
                 seen[shared] = own
 
 
-class CheckpointModel(NamedModel):
-    """A Hugging Face model folder, loaded through transformers."""
+class CheckpointSettings(NamedModel):
+    """How a Hugging Face checkpoint is used."""
 
-    checkpoint: Annotated[
-        FolderPath, Field(description="Folder with config.json and safetensors weights.")
-    ]
     task: Annotated[
         Literal[
             "auto",
@@ -164,6 +177,14 @@ class CheckpointModel(NamedModel):
         bool,
         Field(strict=True, description="Causal models: with key-value caches as in- and outputs."),
     ] = False
+
+
+class CheckpointModel(CheckpointSettings):
+    """A Hugging Face model folder, loaded through transformers."""
+
+    checkpoint: Annotated[
+        FolderPath, Field(description="Folder with config.json and safetensors weights.")
+    ]
 
 
 class FactoryModel(NamedModel):
@@ -210,6 +231,17 @@ class OnnxFile(NamedModel):
     """An ONNX file made elsewhere."""
 
     onnx: Annotated[FilePath, Field(description="The .onnx file; external data beside it.")]
+
+
+class MergeModel(CheckpointSettings):
+    """Checkpoints of one architecture merged into one; the grammar is mergekit's, unchanged."""
+
+    merge: Annotated[
+        dict[str, Any],
+        PlainValidator(_merge),
+        WithJsonSchema({"type": "object", "required": ["merge_method"]}),
+        Field(description="A merge in mergekit's grammar: merge_method, models, parameters, …"),
+    ]
 
 
 class EnsembleSpec(RecipeModel):
@@ -305,6 +337,7 @@ Model: TypeAlias = Annotated[
     Annotated[CheckpointModel, Tag("<checkpoint>")]
     | Annotated[FactoryModel, Tag("<factory>")]
     | Annotated[OnnxFile, Tag("<onnx>")]
+    | Annotated[MergeModel, Tag("<merge>")]
     | Annotated[EnsembleModel, Tag("<ensemble>")],
     Discriminator(_kind_tag),
     BeforeValidator(_one_kind),

@@ -12,6 +12,7 @@ from toolkit.recipe.models import (
     CheckpointModel,
     EnsembleModel,
     FactoryModel,
+    MergeModel,
     Model,
     sanitised,
 )
@@ -61,6 +62,8 @@ def _derived(model: Model) -> str:
         return sanitised(model.factory.rpartition(":")[2])
     if isinstance(model, EnsembleModel):
         return "ensemble"
+    if isinstance(model, MergeModel):
+        return sanitised(str(model.merge.get("name") or model.merge["merge_method"]))
     return sanitised(PurePosixPath(model.onnx.text).stem)
 
 

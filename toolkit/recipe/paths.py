@@ -58,7 +58,7 @@ def _validator(folder: bool) -> Callable[[Any, ValidationInfo], LocalPath]:
 
 def _check_confined(text: str, path: Path, context: LoadContext) -> None:
     if Path(text).is_absolute() and not context.explicit_root:
-        raise invalid(f"found the absolute path {shown(text)}, wanted a relative one", _ROOT_HINT)
+        raise invalid(f"found the absolute path {text!r}, wanted a relative one", _ROOT_HINT)
     # realpath follows links and, unlike Path.resolve, does not raise on a loop of them.
     real, home = Path(os.path.realpath(path)), Path(os.path.realpath(context.root))
     if real.is_relative_to(home):

@@ -1,0 +1,65 @@
+"""A merge as a source: merged once, into a folder that lives as long as the plan."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolkit.merge import MergeOptions, from_mapping, merge_configs
+from toolkit.recipe import MergeModel
+from toolkit.sources import HuggingFaceSource
+
+__all__ = ["MergedSource", "merged_source"]
+
+
+@dataclass(frozen=True)
+class MergedSource(HuggingFaceSource):
+    """A checkpoint that was merged for this plan.
+
+    Attributes:
+        method: ``merge_method``.
+        parts: The files that were merged.
+    """
+
+    method: str = ""
+    parts: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What was merged, not the passing result."""
+        return self.parts
+
+    @property
+    def description(self) -> str:
+        """The method and what it gave."""
+        return f"{self.method} merge, {super().description}"
+
+
+def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
+    """Merge ``model``, whose paths are read against and confined to ``folder``.
+
+    Raises:
+        MergeError: If the models cannot be merged.
+        CheckpointError: If a model's files are damaged.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="toolkit-merge-"))
+    try:
+        options = MergeOptions(seed=seed, confined=True, folder=folder)
+        report = merge_configs([from_mapping(model.merge)], scratch / model.name, options)
+        parts = {path for part in report.plan.models.values() for path in part.files}
+        source = MergedSource(
+            model.name,
+            report.out,
+            model.task,
+            model.cache,
+            report.plan.method,
+            tuple(sorted(parts)),
+        )
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
+    weakref.finalize(source, shutil.rmtree, scratch, ignore_errors=True)
+    return source
