@@ -1,0 +1,256 @@
+"""The pipeline's own proof, over and over on changed graphs of one plan.
+
+PyTorch's answers do not depend on the graph, so they are computed once and remembered by what was
+fed; everything else is the proof as ``toolkit export`` runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from unittest.mock import patch
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from toolkit.artifacts import OnnxModel, TensorSpec
+from toolkit.errors import ToolkitError
+from toolkit.feeds import Case, cases
+from toolkit.parity import ParityReport
+from toolkit.pipeline import Plan, prove
+from toolkit.pipeline.prove import prove_plan
+from toolkit.pipeline.reference import baseline_runners, reference_runner
+from toolkit.runtime import Array, Feeds, OrtRunner, Outputs, Runner
+
+__all__ = ["Proof", "Subject", "reweighted", "weight_names"]
+
+_HALF_ULP = 2.0**-24
+
+
+class Remembering:
+    """A runner that runs what it has not been fed before, and repeats its answer otherwise."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._open = ExitStack()
+        self._entered: Runner | None = None
+        self._answers: dict[bytes, Outputs] = {}
+        self.name = runner.name
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The runner's inputs."""
+        return self._runner.inputs
+
+    def __enter__(self) -> Remembering:
+        """The model is loaded when it is first needed."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """The model stays loaded for the next proof."""
+
+    def __call__(self, feeds: Feeds) -> Outputs:
+        """Answer."""
+        key = digest(feeds)
+        if key not in self._answers:
+            if self._entered is None:
+                self._entered = self._open.enter_context(self._runner)
+            self._answers[key] = self._entered(feeds)
+        return self._answers[key]
+
+
+class Keeping(OrtRunner):
+    """ONNX Runtime on one thread, which keeps what the graph as it is answered."""
+
+    def __init__(self, path: Path, *, kept: dict[bytes, Outputs], optimise: bool = True) -> None:
+        super().__init__(path, optimise=optimise, threads=1)
+        self._kept = None if optimise else kept
+
+    def __call__(self, feeds: Feeds) -> Outputs:
+        """Run."""
+        found = super().__call__(feeds)
+        if self._kept is not None:
+            self._kept[digest(feeds)] = found
+        return found
+
+
+def digest(feeds: Feeds) -> bytes:
+    """What tells one set of inputs from another."""
+    found = hashlib.sha1(usedforsecurity=False)
+    for name in sorted(feeds):
+        array = np.ascontiguousarray(feeds[name])
+        found.update(f"{name} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.digest()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the proof says of a graph.
+
+    Attributes:
+        report: The proof; None where the graph could not even be run or read.
+        refusal: Why not.
+        answers: What the graph answered, unoptimised, to everything it was fed.
+    """
+
+    report: ParityReport | None
+    refusal: str
+    answers: dict[bytes, Outputs]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the graph would be shipped."""
+        return self.report is not None and self.report.passed
+
+    @property
+    def reason(self) -> str:
+        """The gates that fail, or how near the nearest gate is."""
+        if self.report is None:
+            return self.refusal
+        checks = [check for verdict in self.report.verdicts for check in verdict.checks]
+        if not self.report.passed:
+            return ", ".join(dict.fromkeys(c.gate for c in checks if c.status == "fail"))
+        nearest = max(checks, key=lambda check: check.excess)
+        return f"{nearest.gate} at {nearest.excess:.2f} of its limit"
+
+
+@dataclass
+class Subject:
+    """A plan whose PyTorch answers are remembered."""
+
+    plan: Plan
+    cases: tuple[Case, ...] = ()
+    reference: Remembering = field(init=False)
+    baselines: tuple[Remembering, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        recipe = self.plan.recipe
+        count = recipe.parity.cases
+        self.cases = cases(self.plan.inputs, self.plan.shapes, seed=recipe.parity_seed, count=count)
+        self.reference = Remembering(reference_runner(self.plan, "float64"))
+        precision = recipe.export.precision
+        self.baselines = tuple(map(Remembering, baseline_runners(self.plan, precision)))
+
+    def prove(self, graph: Path) -> Proof:
+        """Run ``toolkit``'s proof on a graph."""
+        kept: dict[bytes, Outputs] = {}
+        with patch.multiple(
+            prove,
+            reference_runner=lambda *_: self.reference,
+            baseline_runners=lambda *_: self.baselines,
+            OrtRunner=partial(Keeping, kept=kept),
+        ):
+            try:
+                return Proof(prove_plan(self.plan, graph), "", kept)
+            except ToolkitError as error:
+                return Proof(None, error.message, kept)
+
+    def change(self, healthy: Proof, faulty: Proof) -> float:
+        """The largest change of any output in any case, in units of PyTorch's own error.
+
+        Both are root mean squares relative to the output's scale. The unit is PyTorch's error (in
+        the precision of the graph, against float64) in that case or over all cases, whichever is
+        larger, and at least half a unit in the last place of float32. Infinite where the graph
+        did not run, or gave another shape or NaN where it should not.
+        """
+        largest = 0.0
+        for case, units in zip(self.cases, self._units(), strict=True):
+            key = digest(case.feeds())
+            before, after = healthy.answers[key], faulty.answers.get(key)
+            for name, (unit, scale) in units.items():
+                if after is None:
+                    return float("inf")
+                largest = max(largest, _difference(before[name], after[name]) / scale / unit)
+        return largest
+
+    def _units(self) -> list[dict[str, tuple[float, float]]]:
+        """For each case and output, the unit of change and the output's scale."""
+        errors: list[dict[str, tuple[float, float]]] = []
+        for case in self.cases:
+            feeds = case.feeds()
+            right, own = self.reference(feeds), self.baselines[0](feeds)
+            scales = {name: _rms(value) or 1.0 for name, value in right.items()}
+            errors.append(
+                {n: (_difference(right[n], own[n]) / scales[n], scales[n]) for n in right}
+            )
+        pooled = {
+            name: max(_HALF_ULP, float(np.sqrt(np.mean([e[name][0] ** 2 for e in errors]))))
+            for name in errors[0]
+        }
+        return [
+            {name: (max(error, pooled[name]), scale) for name, (error, scale) in one.items()}
+            for one in errors
+        ]
+
+
+def _rms(value: Array) -> float:
+    finite = np.asarray(value, np.float64)
+    finite = finite[np.isfinite(finite)]
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else 0.0
+
+
+def _difference(one: Array, two: Array) -> float:
+    """Root mean square; infinite where shapes or what is finite differ."""
+    if one.shape != two.shape:
+        return float("inf")
+    a, b = (np.asarray(value, np.float64) for value in (one, two))
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return float("inf")
+    finite = np.isfinite(a)
+    return float(np.sqrt(np.mean((a[finite] - b[finite]) ** 2))) if finite.any() else 0.0
+
+
+def weight_names(plan: Plan, graph: onnx.ModelProto) -> dict[str, tuple[int, str, bool]]:
+    """Which initializer is which model's weight: (model, name in its state dict, transposed).
+
+    Found by value, since the exporter names and turns weights as it likes. Constants that are no
+    weights are not listed.
+    """
+    known: dict[bytes, tuple[int, str, bool]] = {}
+    for index, state in enumerate(_states(plan)):
+        for name, value in state.items():
+            known[_content(value.T)] = index, name, True
+            known[_content(value)] = index, name, False
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    found = {name: known.get(_content(array)) for name, array in arrays.items() if array.size > 1}
+    return {name: match for name, match in found.items() if match is not None}
+
+
+def reweighted(
+    graph: onnx.ModelProto, names: dict[str, tuple[int, str, bool]], plan: Plan, out: Path
+) -> None:
+    """Write the graph with the weights of another plan of the same shape."""
+    changed, states = onnx.ModelProto(), _states(plan)
+    changed.CopyFrom(graph)
+    for tensor in changed.graph.initializer:
+        if tensor.name in names:
+            index, name, turned = names[tensor.name]
+            value = states[index][name].T if turned else states[index][name]
+            array = np.ascontiguousarray(value)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(changed, out)
+
+
+def _states(plan: Plan) -> Sequence[dict[str, Array]]:
+    found = []
+    for _, leaf in plan.leaves():
+        assert not isinstance(leaf.origin, OnnxModel)
+        module = leaf.origin.load(plan.recipe.export.precision)
+        found.append({name: value.numpy() for name, value in module.state_dict().items()})
+    return found
+
+
+def _content(value: Array) -> bytes:
+    return f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()
