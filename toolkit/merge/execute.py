@@ -40,6 +40,7 @@ class Execution:
     progress: Progress = silent
     chunk: int = CHUNK_ELEMENTS
     done: int = 0
+    _told: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _own: threading.local = field(default_factory=threading.local)
@@ -95,7 +96,10 @@ class Execution:
         self._check()
         with self._lock:
             self.done += count
-            self.progress("merging", self.done, self.total)
+            # A display is redrawn by this, and chunks come by the thousand.
+            if self.done - self._told >= self.total // 500 or self.done >= self.total:
+                self._told = self.done
+                self.progress("merging", self.done, self.total)
 
 
 def likeness(operands: Operands) -> Findings:
