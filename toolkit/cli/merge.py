@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from types import ModuleType
+from typing import Annotated, Any, Optional, cast
 
 import typer
 
 __all__ = ["merge_command"]
+
+
+@contextmanager
+def _without_scipy() -> Iterator[None]:
+    """Hide scipy, which numba imports where it finds it: a quarter of a second.
+
+    It is for matrix products, and merging compiles none.
+    """
+    hidden = "scipy" not in sys.modules
+    if hidden:
+        sys.modules["scipy"] = cast(ModuleType, None)  # how Python notes what is not to be had
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["scipy"]
 
 
 def merge_command(
@@ -38,7 +58,9 @@ def merge_command(
     Weights are streamed: memory does not grow with the models. OUT appears when all is written.
     """
     from toolkit.cli.terminal import pairs, progress, show
-    from toolkit.merge import MergeOptions, merge, plan
+
+    with _without_scipy():
+        from toolkit.merge import MergeOptions, merge, plan
 
     options = MergeOptions(
         seed=seed, threads=threads, shard_bytes=shard_size, force=force, resume=resume
