@@ -156,7 +156,7 @@ def _recipe(path: Path) -> Inspection:
 
 
 def _kind(model: Any) -> str:
-    kinds = ("checkpoint", "factory", "onnx", "merge", "ensemble")
+    kinds = ("checkpoint", "factory", "onnx", "merge", "soup", "ensemble")
     return next(kind for kind in kinds if hasattr(model, kind))
 
 

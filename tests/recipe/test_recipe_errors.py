@@ -14,7 +14,7 @@ MISTAKES = {
         (
             "r.yaml:1: model: found a mapping with 'task', wanted exactly one of checkpoint, "
             "factory, "
-            "onnx, merge, ensemble"
+            "onnx, merge, soup, ensemble"
         ),
         "",
     ),

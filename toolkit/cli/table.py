@@ -19,6 +19,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "export": Command("toolkit.cli.export", "Build a recipe into a proven, deployable bundle"),
     "merge": Command("toolkit.cli.merge", "Merge checkpoints into one (mergekit configs)"),
+    "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),

@@ -6,6 +6,9 @@ seconds, not an export.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from toolkit.checkpoint import Checkpoint, open_checkpoint
 from toolkit.export import adopt_onnx
 from toolkit.pipeline.interface import join_inputs, resolve_output, resolve_shapes
 from toolkit.pipeline.merged import merged_source
+from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.recipe import (
     CheckpointModel,
     EnsembleModel,
@@ -24,10 +28,11 @@ from toolkit.recipe import (
     Model,
     OnnxFile,
     Recipe,
+    SoupModel,
 )
 from toolkit.sources import FactorySource, HuggingFaceSource, Source
 
-__all__ = ["EnsemblePlan", "LeafPlan", "Plan", "make_plan"]
+__all__ = ["EnsemblePlan", "LeafPlan", "Plan", "make_plan", "soup_members"]
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,14 @@ def _resolve(model: Model, recipe: Recipe, folder: Path) -> LeafPlan | EnsembleP
 
 
 def _origin(
-    model: CheckpointModel | FactoryModel | MergeModel | OnnxFile, recipe: Recipe, folder: Path
+    model: CheckpointModel | FactoryModel | MergeModel | OnnxFile | SoupModel,
+    recipe: Recipe,
+    folder: Path,
 ) -> Source | OnnxModel:
     if isinstance(model, CheckpointModel):
         return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache)
+    if isinstance(model, SoupModel):
+        return _soup(model, recipe, folder)
     if isinstance(model, MergeModel):
         return merged_source(model, folder, recipe.seed)
     if isinstance(model, OnnxFile):
@@ -164,6 +173,29 @@ def _origin(
         kwargs=model.kwargs,
         search=folder,
     )
+
+
+def soup_members(model: SoupModel, recipe: Recipe, folder: Path) -> list[Source]:
+    """The fine-tunes of a soup."""
+    found = [
+        _origin(member, recipe, folder)
+        for member in model.soup.members
+        if isinstance(member, CheckpointModel | FactoryModel)  # the recipe allows no others
+    ]
+    return [member for member in found if not isinstance(member, OnnxModel)]
+
+
+def _soup(model: SoupModel, recipe: Recipe, folder: Path) -> Source:
+    members = soup_members(model, recipe, folder)
+    scratch = Path(tempfile.mkdtemp(prefix="toolkit-soup-"))
+    try:
+        report = make_soup_of(model, members, scratch / model.name, recipe.seed)
+        source = soup_source(model, members, report)
+    except BaseException:
+        shutil.rmtree(scratch)
+        raise
+    weakref.finalize(source, shutil.rmtree, scratch, ignore_errors=True)
+    return source
 
 
 def _resolve_ensemble(model: EnsembleModel, recipe: Recipe, folder: Path) -> EnsemblePlan:

@@ -1,16 +1,9 @@
 """The recipe: one YAML file that says what to build, validated before anything is loaded."""
 
 from toolkit.recipe.base import LoadContext
+from toolkit.recipe.kinds import CheckpointModel, FactoryModel, MergeModel, OnnxFile
 from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
-from toolkit.recipe.models import (
-    CheckpointModel,
-    EnsembleModel,
-    EnsembleSpec,
-    FactoryModel,
-    MergeModel,
-    Model,
-    OnnxFile,
-)
+from toolkit.recipe.models import EnsembleModel, EnsembleSpec, Model, SoupModel, SoupSpec
 from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
@@ -38,6 +31,8 @@ __all__ = [
     "PassSettings",
     "Problem",
     "Recipe",
+    "SoupModel",
+    "SoupSpec",
     "check_shapes",
     "load_recipe",
     "parse_recipe",

@@ -7,15 +7,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from toolkit.recipe.base import RecipeModel
-from toolkit.recipe.models import (
+from toolkit.recipe.kinds import (
     RESERVED_NAMES,
     CheckpointModel,
-    EnsembleModel,
     FactoryModel,
     MergeModel,
-    Model,
     sanitised,
 )
+from toolkit.recipe.models import EnsembleModel, Model, SoupModel
 from toolkit.recipe.problems import Location
 
 __all__ = ["resolved_model", "walk"]
@@ -27,10 +26,11 @@ def walk(model: Any, path: Location = ("model",)) -> Iterator[tuple[Location, An
     Works on models and on the plain data they are validated from, whatever its types.
     """
     yield path, model
-    members = _get(_get(model, "ensemble"), "members")
-    if isinstance(members, (list, tuple)):
-        for i, member in enumerate(members):
-            yield from walk(member, (*path, "ensemble", "members", i))
+    for kind in ("ensemble", "soup"):
+        members = _get(_get(model, kind), "members")
+        if isinstance(members, (list, tuple)):
+            for i, member in enumerate(members):
+                yield from walk(member, (*path, kind, "members", i))
 
 
 def _get(value: Any, key: str) -> Any:
@@ -60,8 +60,8 @@ def _derived(model: Model) -> str:
         return sanitised(model.checkpoint.path.resolve().name)
     if isinstance(model, FactoryModel):
         return sanitised(model.factory.rpartition(":")[2])
-    if isinstance(model, EnsembleModel):
-        return "ensemble"
+    if isinstance(model, (EnsembleModel, SoupModel)):
+        return "soup" if isinstance(model, SoupModel) else "ensemble"
     if isinstance(model, MergeModel):
         return sanitised(str(model.merge.get("name") or model.merge["merge_method"]))
     return sanitised(PurePosixPath(model.onnx.text).stem)
@@ -86,4 +86,7 @@ def _rebuilt(model: Model, names: Iterator[str]) -> Model:
                 "weights": spec.weights or (1 / count,) * count,
             }
         )
+    if isinstance(model, SoupModel):
+        members = tuple(_rebuilt(member, names) for member in model.soup.members)
+        update["soup"] = model.soup.model_copy(update={"members": members})
     return model.model_copy(update=update)

@@ -35,8 +35,8 @@ class Recipe(RecipeModel):
     model: Annotated[
         Model,
         Field(
-            description="Exactly one kind: checkpoint, factory, onnx, merge or ensemble. Once "
-            "validated, every model has a name and every ensemble its weights."
+            description="Exactly one kind: checkpoint, factory, onnx, merge, soup or ensemble. "
+            "Once validated, every model has a name and every ensemble its weights."
         ),
     ]
     inputs: Annotated[
