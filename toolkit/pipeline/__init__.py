@@ -3,9 +3,10 @@
 from toolkit.pipeline.bisect import Bisection, bisect_passes
 from toolkit.pipeline.explain import explain_bundle
 from toolkit.pipeline.export import Outcome, export_recipe, publish_path
-from toolkit.pipeline.plan import Plan, make_plan
+from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
+from toolkit.pipeline.soups import make_soup_of
 
 __all__ = [
     "Bisection",
@@ -16,7 +17,9 @@ __all__ = [
     "explain_bundle",
     "export_recipe",
     "make_plan",
+    "make_soup_of",
     "prove_bundle",
     "publish_path",
     "save_case",
+    "soup_members",
 ]
