@@ -20,10 +20,18 @@ from torch import nn
 from toolkit.pipeline import Plan, make_plan
 from toolkit.recipe import load_recipe
 
-__all__ = ["FAMILIES", "Family", "write_family"]
+__all__ = ["FAMILIES", "Family", "Size", "write_family"]
 
 DIGITS = Path(__file__).parents[1] / "samples" / "recipes" / "digits_models.py"
 _SHAPES = {"batch": [1, 2, 4], "sequence": [1, 6, 12]}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a model is; what a family has no use for, it ignores."""
+
+    layers: int
+    width: int = 24
 
 
 @dataclass(frozen=True)
@@ -37,32 +45,32 @@ class Family:
     """
 
     name: str
-    write: Callable[[Path, int, int], dict[str, Any]]
+    write: Callable[[Path, int, Size], dict[str, Any]]
     layers: int = 2
 
 
-def write_family(family: Family, folder: Path, seed: int, layers: int | None = None) -> Plan:
+def write_family(family: Family, folder: Path, seed: int, size: Size | None = None) -> Plan:
     """Write weights and recipe into ``folder`` and resolve them.
 
     Args:
         family: What to write.
         folder: An empty folder.
         seed: Of the weights and of the cases of the proof.
-        layers: Of the model; the family's own number if None.
+        size: Of the model; 24 wide with the family's number of layers if None.
     """
     torch.manual_seed(seed)
-    recipe = family.write(folder, seed, layers or family.layers)
+    recipe = family.write(folder, seed, size or Size(family.layers))
     recipe |= {"target": "onnx", "parity": {"cases": 8, "seed": seed}}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     return make_plan(load_recipe(path, allow_code=True), folder)
 
 
-def _ensemble(combine: str) -> Callable[[Path, int, int], dict[str, Any]]:
-    def write(folder: Path, seed: int, layers: int) -> dict[str, Any]:
+def _ensemble(combine: str) -> Callable[[Path, int, Size], dict[str, Any]]:
+    def write(folder: Path, seed: int, size: Size) -> dict[str, Any]:
         from samples.recipes import digits_models
 
-        del seed, layers
+        del seed, size
         shutil.copy(DIGITS, folder / "bench_digits.py")
         names = ("cnn", "mlp", "attention")
         for name in names:
@@ -82,25 +90,25 @@ def _ensemble(combine: str) -> Callable[[Path, int, int], dict[str, Any]]:
     return write
 
 
-def _encoder(folder: Path, seed: int, layers: int) -> dict[str, Any]:
+def _encoder(folder: Path, seed: int, size: Size) -> dict[str, Any]:
     import transformers as hf
 
     del seed
-    config = hf.BertConfig(**_sizes(layers), intermediate_size=48, num_labels=5)
+    config = hf.BertConfig(**_sizes(size), intermediate_size=48, num_labels=5)
     _save(hf.BertForSequenceClassification(config), folder / "model")
     return {"model": {"checkpoint": "model"}, "shapes": _SHAPES}
 
 
-def _decoder(folder: Path, seed: int, layers: int) -> dict[str, Any]:
+def _decoder(folder: Path, seed: int, size: Size) -> dict[str, Any]:
     del seed
-    _save(_llama(layers), folder / "model")
+    _save(_llama(size), folder / "model")
     shapes = {"batch": [1, 2, 3], "sequence": [1, 4, 8], "past_sequence": [0, 5, 10]}
     return {"model": {"checkpoint": "model", "cache": True}, "shapes": shapes}
 
 
-def _half_decoder(folder: Path, seed: int, layers: int) -> dict[str, Any]:
+def _half_decoder(folder: Path, seed: int, size: Size) -> dict[str, Any]:
     del seed
-    _save(_llama(layers), folder / "model")
+    _save(_llama(size), folder / "model")
     return {
         "model": {"checkpoint": "model"},
         "shapes": _SHAPES,
@@ -108,9 +116,15 @@ def _half_decoder(folder: Path, seed: int, layers: int) -> dict[str, Any]:
     }
 
 
-def _moe(folder: Path, seed: int, layers: int) -> dict[str, Any]:
+def _moe(folder: Path, seed: int, size: Size) -> dict[str, Any]:
     del seed
-    kwargs = {"vocabulary": 61, "width": 24, "layers": layers, "experts": 4, "top_k": 2}
+    kwargs = {
+        "vocabulary": 61,
+        "width": size.width,
+        "layers": size.layers,
+        "experts": 4,
+        "top_k": 2,
+    }
     shutil.copy(Path(__file__).with_name("moe_model.py"), folder / "bench_moe.py")
     from benchmarks.moe_model import moe_decoder
 
@@ -120,11 +134,13 @@ def _moe(folder: Path, seed: int, layers: int) -> dict[str, Any]:
     return {"model": factory, "inputs": {"input_ids": ids}, "shapes": _SHAPES}
 
 
-def _merged(folder: Path, seed: int, layers: int) -> dict[str, Any]:
+def _merged(folder: Path, seed: int, size: Size) -> dict[str, Any]:
     """The mean of two checkpoints of one architecture (Wortsman et al. 2022)."""
     import transformers as hf
 
-    config = hf.GPT2Config(n_embd=24, n_layer=layers, n_head=4, vocab_size=61, n_positions=24)
+    config = hf.GPT2Config(
+        n_embd=size.width, n_layer=size.layers, n_head=4, vocab_size=61, n_positions=24
+    )
     for name, drawn in (("one", seed), ("two", seed + 1)):
         torch.manual_seed(drawn)
         _save(hf.GPT2LMHeadModel(config), folder / name)
@@ -135,15 +151,15 @@ def _merged(folder: Path, seed: int, layers: int) -> dict[str, Any]:
     return {"model": {"checkpoint": "model"}, "shapes": _SHAPES}
 
 
-def _sizes(layers: int) -> dict[str, int]:
-    widths = {"hidden_size": 24, "num_hidden_layers": layers, "num_attention_heads": 4}
+def _sizes(size: Size) -> dict[str, int]:
+    widths = {"hidden_size": size.width, "num_hidden_layers": size.layers, "num_attention_heads": 4}
     return {**widths, "vocab_size": 61, "max_position_embeddings": 24}
 
 
-def _llama(layers: int) -> nn.Module:
+def _llama(size: Size) -> nn.Module:
     import transformers as hf
 
-    config = hf.LlamaConfig(**_sizes(layers), intermediate_size=40, num_key_value_heads=2)
+    config = hf.LlamaConfig(**_sizes(size), intermediate_size=40, num_key_value_heads=2)
     model: nn.Module = hf.LlamaForCausalLM(config)
     return model
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rows import HEADINGS, Row, cells
+from benchmarks.rows import Row, cells, headings
 
 __all__ = ["page", "show"]
 
@@ -24,8 +24,8 @@ that does not hold makes the command exit with 1.
 def show(result: Mapping[str, Any]) -> None:
     """Print one result to stdout."""
     table = Table(title=result["command"], caption=_where(result), caption_justify="left")
-    for heading in HEADINGS:
-        right = heading in {"value", "spread", "bound"}
+    for heading in headings(_rows(result)):
+        right = heading not in {"metric", "unit", "holds"}
         table.add_column(heading, justify="right" if right else "left")
     for row in cells(_rows(result)):
         table.add_row(*row)
@@ -41,6 +41,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(result: Mapping[str, Any]) -> str:
+    columns = headings(_rows(result))
     lines = [
         f"## {result['benchmark']}",
         "",
@@ -48,8 +49,8 @@ def _section(result: Mapping[str, Any]) -> str:
         result["command"],
         "```",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|---|--:|--:|---|--:|---|",
+        "| " + " | ".join(columns) + " |",
+        "|---|--:|--:|---|--:|---|" + "--:|" * (len(columns) - 6),
         *("| " + " | ".join(row) + " |" for row in cells(_rows(result))),
         "",
         _where(result),
@@ -59,7 +60,7 @@ def _section(result: Mapping[str, Any]) -> str:
 
 
 def _rows(result: Mapping[str, Any]) -> list[Row]:
-    names = ("metric", "value", "unit", "spread", "bound")
+    names = ("metric", "value", "unit", "spread", "bound", "floor", "beside")
     return [Row(**{name: row[name] for name in names}) for row in result["rows"]]
 
 
