@@ -28,5 +28,7 @@ def test_the_json_of_a_row_says_whether_it_holds():
         "unit": "x",
         "spread": (6.0, 8.0),
         "bound": 6,
+        "floor": None,
+        "beside": {},
         "holds": False,
     }
