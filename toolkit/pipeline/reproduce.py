@@ -38,7 +38,7 @@ session = ort.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 found = dict(zip(limits, session.run(list(limits), dict(np.load("inputs.npz")))))
 off = {{n: np.where(found[n] == wanted[n], 0, np.abs(found[n] * 1.0 - wanted[n])) for n in limits}}
 errors = {{n: ((np.sum(e * e) / max(e.size, 1)) ** 0.5, e.max(initial=0)) for n, e in off.items()}}
-print(*(f"{{n}}: rms, max error {{errors[n]}}, limit {{limits[n]}}" for n in limits), sep="\\n")
+print(*(f"{{n}}: max error {{e:.4g}}, limit {{limits[n][1]:.4g}}" for n, (_, e) in errors.items()))
 sys.exit(not all(e <= limit for n in limits for e, limit in zip(errors[n], limits[n])))
 '''
 

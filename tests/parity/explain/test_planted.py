@@ -38,7 +38,7 @@ def detected(path, lab):
 
 
 def named(explanation, path, nodes):
-    """Whether the first suspect is one of ``nodes``, in the function called there, or reads them."""
+    """Whether the first suspect is one of ``nodes``, inside its function, or reads it."""
     if not explanation.suspects:
         return False
     first = explanation.suspects[0]
