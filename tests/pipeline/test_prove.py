@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from toolkit.errors import BundleError, IntegrityError
+from toolkit.errors import BundleError, CapabilityError, IntegrityError
 from toolkit.pipeline import prove_bundle
 
 
@@ -46,3 +46,34 @@ def test_changed_graph_is_refused_and_judged_only_as_is(moved):
         prove_bundle(moved[1], allow_code=True)
     report = prove_bundle(moved[1], allow_code=True, as_is=True)
     assert not report.passed
+
+
+def test_the_report_names_the_files_it_judged(exported):
+    outcome = exported[2]
+    recorded = outcome.manifest.files
+    assert dict(outcome.report.files) == {"model.onnx": recorded["model.onnx"].sha256}
+    static = outcome.report.verdicts[0]
+    assert static.candidate == "model.onnx"
+    assert {check.level for check in static.checks} == {"G0"}
+
+
+def test_what_time_does_not_suffice_for_is_not_run_and_not_passed(moved):
+    report = prove_bundle(moved[1], allow_code=True, seconds=1e-9)
+    assert len(report.cases) == 1
+    assert len(report.not_run) > 5
+    assert report.cases[0].kind == "corner"
+
+
+@pytest.mark.parametrize("runtime", ["cuda", "tensorrt"])
+def test_a_runtime_that_is_not_here_is_refused_at_once(moved, runtime, monkeypatch):
+    monkeypatch.setattr("toolkit.pipeline.runtimes.providers", lambda: ("CPUExecutionProvider",))
+    with pytest.raises(CapabilityError, match=r"ONNX Runtime has no \w+ExecutionProvider here"):
+        prove_bundle(moved[1], allow_code=True, runtime=runtime)
+
+
+def test_a_reference_that_does_not_fit_is_float32_and_says_so(moved, monkeypatch):
+    monkeypatch.setattr("toolkit.pipeline.reference.available_memory", lambda: 10)
+    report = prove_bundle(moved[1], allow_code=True)
+    assert report.passed
+    assert report.reference == "pytorch float32"
+    assert report.notes[0].startswith("the reference is float32: float64 would take")

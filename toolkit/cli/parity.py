@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -21,6 +21,14 @@ def parity_command(
     root: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Where the recipe's models lie [default: where they lay at export]."),
+    ] = None,
+    runtime: Annotated[
+        Literal["cpu", "cuda", "tensorrt"],
+        typer.Option(help="What runs the graph: ONNX Runtime's provider of that name."),
+    ] = "cpu",
+    budget: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Time for the proof, such as 60s [default: the recipe's, or unbounded]."),
     ] = None,
     explain: Annotated[
         bool,
@@ -48,11 +56,21 @@ def parity_command(
     from toolkit.cli.outcome import show_parity
     from toolkit.cli.terminal import progress
     from toolkit.pipeline import explain_bundle, prove_bundle
+    from toolkit.recipe import duration
 
     if case is not None:
         return _save(bundle, case, case_out, allow_code=allow_code, root=root, json=json)
+    seconds = None if budget is None else duration(budget)
     with progress() as report:
-        proof = prove_bundle(bundle, report, allow_code=allow_code, as_is=as_is, root=root)
+        proof = prove_bundle(
+            bundle,
+            report,
+            allow_code=allow_code,
+            as_is=as_is,
+            root=root,
+            runtime=runtime,
+            seconds=seconds,
+        )
         found = (
             explain_bundle(bundle, proof, report, allow_code=allow_code, root=root)
             if explain

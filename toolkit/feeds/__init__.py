@@ -2,5 +2,6 @@
 
 from toolkit.feeds.cases import Case, cases
 from toolkit.feeds.fills import Fill, make_feeds
+from toolkit.feeds.real import real_cases
 
-__all__ = ["Case", "Fill", "cases", "make_feeds"]
+__all__ = ["Case", "Fill", "cases", "make_feeds", "real_cases"]

@@ -70,7 +70,8 @@ def cases(
     """The cases of a proof, most telling first.
 
     1. ``corner``: min, opt and max of every dimension, no padding.
-    2. ``padded``: the opt, min and max shapes with random padding (models with a mask).
+    2. ``padded``: the opt, min and max shapes with random padding, right and left (models with
+       a mask).
     3. ``near corner``: one inside min and max, the other dimensions at opt, padded.
     4. ``adversarial``: all padding but one, the ends of the vocabulary, one token, one token
        repeated, large magnitudes, zeros; those that mean something for these inputs.
@@ -102,6 +103,7 @@ def _plan(inputs: Sequence[TensorSpec], shapes: Shapes, seed: int, count: int) -
     if masked:
         for dims in _extremes(shapes):
             yield "padded", "padded", dims, "random"
+            yield "padded on the left", "padded", dims, "left"
     for dims in _near_corners(shapes):
         yield "near corner", "near corner", dims, "random"
     yield from _adversarial(inputs, shapes, masked)

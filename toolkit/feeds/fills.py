@@ -14,15 +14,16 @@ from toolkit.errors import RecipeError
 __all__ = ["Fill", "make_feeds"]
 
 Fill = Literal[
-    "random", "full", "single_valid", "smallest", "largest", "repeated", "large", "zeros"
+    "random", "full", "left", "single_valid", "smallest", "largest", "repeated", "large", "zeros"
 ]
 """How the values are drawn.
 
 ``random``: values over the whole range, masks padded on the right by a random length per row;
-``full``: the same without padding; ``single_valid``: every row padded but its first position;
+``left``: the same, padded on the left; ``full``: the same without padding;
+``single_valid``: every row padded but its first position;
 ``smallest`` and ``largest``: every value at the end of its range; ``repeated``: one id per row;
 ``large``: floats a hundred times larger than usual; ``zeros``: zero, or the valid value nearest it.
-Masks are all ones except under ``random`` and ``single_valid``.
+Masks are all ones except under ``random``, ``left`` and ``single_valid``.
 """
 
 _Array = npt.NDArray[Any]
@@ -73,17 +74,18 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def _mask(shape: tuple[int, ...], rng: np.random.Generator, fill: Fill) -> _Array:
-    """Ones then zeros along the last axis, one length for each index of the first."""
+    """Ones then zeros along the last axis (``left``: the reverse), one length for each row."""
     if not shape:
         return np.ones(shape)
     positions = shape[-1]
     rows = (shape[0],) + (1,) * (len(shape) - 1) if len(shape) > 1 else (1,)
     lengths = np.full(rows, positions)
-    if fill == "random":
+    if fill in {"random", "left"}:
         lengths = rng.integers(1, positions + 1, rows)
     elif fill == "single_valid":
         lengths = np.ones(rows, dtype=np.int64)
-    return np.broadcast_to(np.arange(positions) < lengths, shape)
+    place = np.arange(positions)
+    return np.broadcast_to((place[::-1] if fill == "left" else place) < lengths, shape)
 
 
 def _booleans(shape: tuple[int, ...], rng: np.random.Generator, fill: Fill) -> _Array:

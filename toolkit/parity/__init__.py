@@ -15,6 +15,7 @@ from toolkit.parity.results import (
     Verdict,
     WorstCase,
 )
+from toolkit.parity.static import check_files, hash_files
 from toolkit.parity.wire import schema
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "Tolerance",
     "Verdict",
     "WorstCase",
+    "check_files",
+    "hash_files",
     "prove",
     "schema",
 ]

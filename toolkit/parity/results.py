@@ -8,7 +8,7 @@ time limit leaves cases out, so the same files and seed give the same report.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from toolkit.errors import ParityError
@@ -227,6 +227,12 @@ class ParityReport:
     def passed(self) -> bool:
         """Whether every output of every candidate passed."""
         return self.verdict == "passed"
+
+    def with_files(self, verdict: Verdict, files: Mapping[str, str]) -> ParityReport:
+        """The report with what its files say of themselves (G0), and their hashes."""
+        verdicts = (verdict, *self.verdicts)
+        said = verdict_of(verdicts, self.cases)
+        return replace(self, verdicts=verdicts, verdict=said, files=dict(files))
 
     def failures(self) -> tuple[tuple[Verdict, Check], ...]:
         """Every failed output with its most serious check, most serious first."""

@@ -3,42 +3,115 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from toolkit.bundle import Bundle, open_bundle
 from toolkit.errors import BundleError
-from toolkit.feeds import cases
-from toolkit.parity import ParityOptions, ParityReport, prove
+from toolkit.parity import (
+    ParityOptions,
+    ParityReport,
+    Structure,
+    Tolerance,
+    check_files,
+    hash_files,
+    prove,
+)
+from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.plan import Plan, make_plan
-from toolkit.pipeline.reference import baseline_runners, output_specs, reference_runner
+from toolkit.pipeline.proof_cases import proof_cases
+from toolkit.pipeline.reference import (
+    baseline_runners,
+    output_specs,
+    reference_precision,
+    reference_runner,
+)
+from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime
 from toolkit.progress import Progress, silent
 from toolkit.recipe import load_recipe
-from toolkit.runtime import OrtRunner
 
 __all__ = ["models_root", "prove_bundle", "prove_plan"]
 
 
-def prove_plan(plan: Plan, graph: Path, progress: Progress = silent) -> ParityReport:
-    """Hold a graph, with and without ONNX Runtime's optimisations, against the plan's meaning."""
-    recipe = plan.recipe
-    return prove(
-        reference=reference_runner(plan, "float64"),
-        baselines=baseline_runners(plan, recipe.export.precision),
-        candidates=[OrtRunner(graph, optimise=False), OrtRunner(graph)],
-        cases=cases(plan.inputs, plan.shapes, seed=recipe.parity_seed, count=recipe.parity.cases),
-        outputs=output_specs(plan),
-        options=ParityOptions(inputs=plan.inputs, precision=recipe.export.precision),
-        progress=lambda what, done, total: progress(f"prove: {what}", done, total),
+def prove_plan(
+    plan: Plan,
+    graph: Path,
+    progress: Progress = silent,
+    *,
+    runtime: Runtime = "cpu",
+    seconds: float | None = None,
+) -> ParityReport:
+    """Hold a graph, without and with the runtime's optimisations, against the plan's meaning.
+
+    Args:
+        plan: What the graph should compute.
+        graph: The ONNX file.
+        progress: Told of every case.
+        runtime: What runs the graph.
+        seconds: Time for the proof; the recipe's budget if None.
+
+    Raises:
+        CapabilityError: If this machine lacks the runtime.
+        RecipeError: If the recipe's real inputs do not fit.
+    """
+    recipe, precision = plan.recipe, plan.recipe.export.precision
+    require_runtime(runtime)
+    static = check_files(graph, plan.inputs)
+    exact, notes = reference_precision(plan)
+    options = ParityOptions(
+        tolerance=Tolerance().tightened(**recipe.parity.tolerance.stated()),
+        precision=precision,
+        seconds=recipe.parity.budget if seconds is None else seconds,
+        inputs=plan.inputs,
+        notes=notes,
     )
+    with _structure(plan, runtime, exact, progress) as structure:
+        report = prove(
+            reference=reference_runner(plan, exact),
+            baselines=baseline_runners(plan, precision, exact),
+            candidates=candidate_runners(graph, runtime),
+            cases=proof_cases(plan),
+            outputs=output_specs(plan),
+            options=options,
+            progress=lambda what, done, total: progress(f"prove: {what}", done, total),
+            structure=structure,
+        )
+    return report.with_files(static, hash_files(graph))
 
 
-def prove_bundle(
+@contextmanager
+def _structure(
+    plan: Plan, runtime: Runtime, exact: str, progress: Progress
+) -> Iterator[Structure | None]:
+    """The plan's graph in float32, where another precision ships: rounding would hide defects."""
+    recipe = plan.recipe
+    if recipe.export.precision == "float32":
+        yield None
+        return
+    full = recipe.export.model_copy(update={"precision": "float32"})
+    whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
+    with TemporaryDirectory() as folder:
+        exported = export_leaves(whole, Path(folder), progress)
+        graph = Path(folder) / "float32.onnx"
+        fuse_leaves(whole, exported, graph, asked_passes(whole))
+        yield Structure(
+            baselines=baseline_runners(whole, "float32", exact),
+            candidates=candidate_runners(graph, runtime, label=", in float32"),
+        )
+
+
+def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
     folder: Path,
     progress: Progress = silent,
     *,
     allow_code: bool = False,
     as_is: bool = False,
     root: Path | None = None,
+    runtime: Runtime = "cpu",
+    seconds: float | None = None,
 ) -> ParityReport:
     """Prove a bundle again, from its own recipe.
 
@@ -48,15 +121,20 @@ def prove_bundle(
         allow_code: Whether factories may run.
         as_is: Judge the files that lie there, even where the manifest records others.
         root: Where the recipe's models lie, if not where they lay at export.
+        runtime: What runs the graph.
+        seconds: Time for the proof; the recipe's budget if None.
 
     Raises:
+        CapabilityError: If this machine lacks the runtime.
         IntegrityError: If files differ from the manifest and ``as_is`` is off.
         BundleError: If the folder with the models is gone.
     """
+    require_runtime(runtime)
     bundle = open_bundle(folder, verify=not as_is)
     place = root or models_root(bundle)
     recipe = load_recipe(folder / "recipe.yaml", allow_code=allow_code, root=place)
-    return prove_plan(make_plan(recipe, place), bundle.model, progress)
+    plan = make_plan(recipe, place)
+    return prove_plan(plan, bundle.model, progress, runtime=runtime, seconds=seconds)
 
 
 def models_root(bundle: Bundle) -> Path:

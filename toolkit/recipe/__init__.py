@@ -12,6 +12,7 @@ from toolkit.recipe.settings import (
     Input,
     ParitySettings,
     PassSettings,
+    duration,
 )
 from toolkit.recipe.shapes import check_shapes
 
@@ -34,6 +35,7 @@ __all__ = [
     "SoupModel",
     "SoupSpec",
     "check_shapes",
+    "duration",
     "load_recipe",
     "parse_recipe",
     "recipe_error",

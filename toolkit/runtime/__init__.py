@@ -3,7 +3,7 @@
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Weighted
 from toolkit.runtime.jitter import JitteredSource
-from toolkit.runtime.ort import OrtRunner
+from toolkit.runtime.ort import OrtRunner, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
@@ -24,4 +24,5 @@ __all__ = [
     "TracedLeaf",
     "TreeTrace",
     "Weighted",
+    "providers",
 ]

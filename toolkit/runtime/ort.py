@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from toolkit.runtime.base import Feeds, Outputs
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OrtRunner"]
+__all__ = ["OrtRunner", "Provider", "providers"]
 
 # ONNX Runtime's type strings for the dtypes in ``toolkit.artifacts.DTYPES``.
 _DTYPES = {
@@ -32,28 +32,53 @@ _DTYPES = {
 }
 
 
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+# TF32 keeps 10 bits of the mantissa: with it float32 would be no proof of anything.
+_PROVIDERS: dict[Provider, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [("CUDAExecutionProvider", {"use_tf32": 0})],
+    "tensorrt": [
+        ("TensorrtExecutionProvider", {}),
+        ("CUDAExecutionProvider", {"use_tf32": 0}),
+    ],
+}
+
+
 class OrtRunner:
-    """ONNX Runtime on the CPU.
+    """ONNX Runtime, on the CPU or on a GPU without TF32.
 
     Attributes:
         name: ``onnxruntime cpu``, and whether graph optimisations are off.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (independent options of a session)
         self,
         path: Path,
         *,
         optimise: bool = True,
         threads: int = 0,
         weights: Path | None = None,
+        provider: Provider = "cpu",
+        label: str = "",
     ) -> None:
-        """Take a file; ``weights`` is the folder of its data file, if that is another folder."""
+        """Take a file.
+
+        Args:
+            path: The ONNX file.
+            optimise: Whether ONNX Runtime may rewrite the graph.
+            threads: How many run an operator; 0 for one on each core.
+            weights: The folder of its data file, if that is another folder.
+            provider: What runs it.
+            label: Appended to the name.
+        """
+        self._provider: Provider = provider
         self._path = path
         self._weights = weights
         self._optimise = optimise
         self._threads = threads
         self._session: onnxruntime.InferenceSession | None = None
-        self.name = "onnxruntime cpu" if optimise else "onnxruntime cpu, unoptimised"
+        self.name = f"onnxruntime {provider}" + ("" if optimise else ", unoptimised") + label
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -77,7 +102,7 @@ class OrtRunner:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = ort.InferenceSession(
-                self._model(options), options, providers=["CPUExecutionProvider"]
+                self._model(options), options, providers=_PROVIDERS[self._provider]
             )
         except ort.capi.onnxruntime_pybind11_state.Fail as error:
             raise ExportError(f"ONNX Runtime refuses {self._path.name}: {error}") from error
@@ -121,6 +146,15 @@ def _refusals(ort: Any) -> tuple[type[Exception], ...]:
     state = ort.capi.onnxruntime_pybind11_state
     return (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented,
             state.NoSuchFile, state.RuntimeException)  # fmt: skip
+
+
+def providers() -> tuple[str, ...]:
+    """The execution providers that ONNX Runtime was built with here.
+
+    Raises:
+        CapabilityError: If it is not installed.
+    """
+    return tuple(_onnxruntime().get_available_providers())
 
 
 def _onnxruntime() -> Any:

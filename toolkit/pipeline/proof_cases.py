@@ -1,0 +1,33 @@
+"""The cases of a plan's proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toolkit.feeds import Case, cases, real_cases
+from toolkit.pipeline.plan import Plan
+from toolkit.sources import HuggingFaceSource
+
+__all__ = ["proof_cases"]
+
+
+def proof_cases(plan: Plan) -> tuple[Case, ...]:
+    """Real inputs first, where the recipe names some; then the seeded ones.
+
+    Raises:
+        RecipeError: If the real inputs do not fit the model.
+    """
+    settings = plan.recipe.parity
+    drawn = cases(plan.inputs, plan.shapes, seed=plan.recipe.parity_seed, count=settings.cases)
+    if settings.inputs is None:
+        return drawn
+    real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, _tokenizer(plan))
+    return (*real, *drawn)
+
+
+def _tokenizer(plan: Plan) -> Path | None:
+    for _, leaf in plan.leaves():
+        if isinstance(leaf.origin, HuggingFaceSource):
+            path = leaf.origin.folder / "tokenizer.json"
+            return path if path.is_file() else None
+    return None

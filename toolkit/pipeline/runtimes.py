@@ -1,0 +1,51 @@
+"""The runtimes a graph can be proven on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from toolkit.errors import CapabilityError
+from toolkit.runtime import OrtRunner, Runner, providers
+
+__all__ = ["Runtime", "candidate_runners", "require_runtime"]
+
+Runtime = Literal["cpu", "cuda", "tensorrt"]
+
+
+def candidate_runners(graph: Path, runtime: Runtime = "cpu", label: str = "") -> tuple[Runner, ...]:
+    """The graph without and with the runtime's optimisations.
+
+    Args:
+        graph: An ONNX file.
+        runtime: ``cuda`` and ``tensorrt`` are ONNX Runtime's execution providers of that name.
+        label: Appended to the runners' names.
+    """
+    if runtime == "tensorrt":  # builds one optimised engine of the whole graph
+        return (OrtRunner(graph, provider=runtime, label=label),)
+    return (
+        OrtRunner(graph, optimise=False, provider=runtime, label=label),
+        OrtRunner(graph, provider=runtime, label=label),
+    )
+
+
+def require_runtime(runtime: Runtime) -> None:
+    """Refuse a runtime that ONNX Runtime was not built with, or that finds no GPU.
+
+    Raises:
+        CapabilityError: Naming what is missing.
+    """
+    if runtime == "cpu":
+        return
+    wanted = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}[runtime]
+    found = providers()
+    if wanted not in found:
+        raise CapabilityError(
+            f"ONNX Runtime has no {wanted} here, only {', '.join(found)}",
+            hint="on a machine with an NVIDIA GPU: pip install 'ensemble-to-engine[gpu]'",
+        )
+    if not Path("/dev/nvidiactl").exists():
+        raise CapabilityError(
+            f"the runtime {runtime} needs an NVIDIA GPU, and this machine shows none",
+            hint="toolkit doctor lists what this machine can do",
+        )
