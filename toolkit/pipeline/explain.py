@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from toolkit.bundle import Bundle, open_bundle, versions
-from toolkit.feeds import Case, cases
+from toolkit.feeds import Case
 from toolkit.parity import ParityReport
 from toolkit.parity.explain import ExplainOptions, Explanation, Twin, explain
 from toolkit.pipeline.bundled import bundle_plan
 from toolkit.pipeline.plan import Plan
+from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.twin import fresh_twin
 from toolkit.progress import Progress, silent
 from toolkit.runtime import TreeTrace
@@ -69,9 +70,7 @@ def explain_graph(
 
 def telling_cases(plan: Plan, report: ParityReport | None, count: int = SAMPLES) -> list[Case]:
     """Cases of the proof to look into: the worst of it, filled up with the first ones."""
-    recipe = plan.recipe
-    every = cases(plan.inputs, plan.shapes, seed=recipe.parity_seed, count=recipe.parity.cases)
-    by_name = {case.name: case for case in every}
+    by_name = {case.name: case for case in proof_cases(plan)}
     worst = [case.case for case in report.worst] if report is not None else []
     names = dict.fromkeys([name for name in worst if name in by_name] + list(by_name))
     return [by_name[name] for name in list(names)[:count]]

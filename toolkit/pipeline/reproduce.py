@@ -14,12 +14,13 @@ import numpy as np
 
 from toolkit.bundle import open_bundle
 from toolkit.errors import BundleError, ParityError
-from toolkit.feeds import Case, cases
+from toolkit.feeds import Case
 from toolkit.pipeline.bundled import bundle_plan
 from toolkit.pipeline.plan import Plan
+from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.reference import output_specs, reference_runner
 from toolkit.progress import Progress, silent
-from toolkit.runtime import Array, OrtRunner, Outputs, Runner
+from toolkit.runtime import Array, Feeds, OrtRunner, Outputs, Runner
 
 __all__ = ["Bound", "SavedCase", "save_case"]
 
@@ -58,6 +59,15 @@ class Bound:
         """Whether both errors are healthy; NaN is not."""
         return self.rms <= self.rms_limit and self.max <= self.max_limit
 
+    @property
+    def excess(self) -> float:
+        """The larger error over its limit; infinite for NaN."""
+        pairs = ((self.rms, self.rms_limit), (self.max, self.max_limit))
+        if not all(error <= limit for error, limit in pairs if not limit):
+            return float("inf")
+        found = [error / limit for error, limit in pairs if limit]
+        return float("inf") if any(np.isnan(found)) else max(found, default=0.0)
+
 
 @dataclass(frozen=True)
 class SavedCase:
@@ -66,7 +76,7 @@ class SavedCase:
     Attributes:
         folder: Holds ``inputs.npz``, ``expected.npz`` (float64), ``found.npz``, the model and
             ``reproduce.py``, which exits 1 where a bound is not held.
-        case: The case's name.
+        case: The case's name; of a case of many steps, such as decoding, also the worst step.
         bounds: One for each output.
     """
 
@@ -106,24 +116,45 @@ def save_case(  # noqa: PLR0913  (each is a different thing a user may say)
     bundle = open_bundle(folder, verify=False)
     _check_target(folder, out)
     plan = bundle_plan(bundle, allow_code=allow_code, root=root)
-    recipe = plan.recipe
-    every = cases(plan.inputs, plan.shapes, seed=recipe.parity_seed, count=recipe.parity.cases)
-    case = _choose(every, which)
-    feeds, names = case.feeds(), [spec.name for spec in output_specs(plan)]
+    case = _choose(proof_cases(plan), which)
+    names = [spec.name for spec in output_specs(plan)]
+    steps = _record(case, OrtRunner(bundle.model))
+    results: list[dict[str, Outputs]] = [{} for _ in steps]
     runners: dict[str, Runner] = {
         "expected": reference_runner(plan, "float64"),
         "healthy": reference_runner(plan, plan.recipe.export.precision),
         "found": OrtRunner(bundle.model),
     }
-    results: dict[str, Outputs] = {}
     for done, (role, runner) in enumerate(runners.items()):
         progress(f"run case: {runner.name}", done, len(runners))
         with runner as run:
-            outputs = run(feeds)
-        results[role] = {name: outputs[name] for name in names}
-    bounds = tuple(_bound(name, results, plan) for name in names)
-    _write(out, bundle.model, feeds, results, _script(case, bounds))
-    return SavedCase(out, case.name, bounds)
+            for step, feeds in zip(results, steps, strict=True):
+                outputs = run(feeds)
+                step[role] = {name: outputs[name] for name in names}
+    number, bounds = _worst([tuple(_bound(n, step, plan) for n in names) for step in results])
+    title = case.name if len(steps) == 1 else f"{case.name}, step {number + 1} of {len(steps)}"
+    _write(out, bundle.model, steps[number], results[number], _script(title, bounds))
+    return SavedCase(out, title, bounds)
+
+
+def _record(case: Case, runner: Runner) -> list[dict[str, Array]]:
+    """What the case feeds the model: once, or step by step where it feeds on its own outputs."""
+    if case.drive is None:
+        return [case.feeds()]
+    steps: list[dict[str, Array]] = []
+    with runner as run:
+
+        def noted(feeds: Feeds) -> Outputs:
+            steps.append(dict(feeds))
+            return run(feeds)
+
+        case.run(noted)
+    return steps
+
+
+def _worst(steps: Sequence[tuple[Bound, ...]]) -> tuple[int, tuple[Bound, ...]]:
+    """The step farthest over its bounds, or nearest to them, and its number."""
+    return max(enumerate(steps), key=lambda step: max(bound.excess for bound in step[1]))
 
 
 def _check_target(bundle: Path, out: Path) -> None:
@@ -168,9 +199,9 @@ def _errors(found: Array, expected: Array) -> tuple[float, float]:
     return float(np.sqrt(np.square(off).sum() / max(off.size, 1))), float(off.max(initial=0.0))
 
 
-def _script(case: Case, bounds: Sequence[Bound]) -> str:
+def _script(title: str, bounds: Sequence[Bound]) -> str:
     limits = {bound.output: (bound.rms_limit, bound.max_limit) for bound in bounds}
-    return _SCRIPT.format(case=case.name, limits=limits)
+    return _SCRIPT.format(case=title, limits=limits)
 
 
 def _write(
