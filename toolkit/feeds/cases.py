@@ -47,6 +47,8 @@ class Case:
         dims: The value of every symbolic dimension.
         make: Draws the arrays, the same ones at every call.
         drive: What is done with a model and the feeds; None for running it once.
+        mask: Name of the mask whose padded positions give outputs that nobody reads and that are
+            not compared: a position that only padding precedes attends to nothing.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Case:
     dims: Mapping[str, int]
     make: Callable[[], Arrays]
     drive: Callable[[Model, Arrays], Arrays] | None = None
+    mask: str | None = None
 
     def feeds(self) -> Arrays:
         """The input arrays by name."""
@@ -61,7 +64,32 @@ class Case:
 
     def run(self, model: Model) -> Arrays:
         """The outputs by name."""
-        return model(self.make()) if self.drive is None else self.drive(model, self.make())
+        feeds = self.make()
+        if self.drive is not None:
+            return self.drive(model, feeds)
+        return self.finish(model(feeds))
+
+    def finish(self, found: Arrays) -> Arrays:
+        """Outputs of one run, with zeros where ``mask`` is 0."""
+        if self.mask is None:
+            return found
+        mask = self.make()[self.mask] != 0
+        return {name: _blanked(array, mask) for name, array in found.items()}
+
+
+def _blanked(array: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """``array`` [rows, positions, …] or cache [rows, heads, positions, …] where the mask is 1."""
+    rows, positions = mask.shape
+    if array.shape[:2] == (rows, positions):
+        kept = mask.reshape(rows, positions, *[1] * (array.ndim - 2))
+    elif array.ndim == 4 and array.shape[0] == rows and array.shape[2] == positions:
+        kept = mask[:, None, :, None]
+    elif array.ndim == 3 and array.shape[0] == rows and array.shape[1] < positions:
+        kept = mask[:, positions - array.shape[1] :, None]  # the new positions after a cache
+    else:
+        return array
+    blanked: npt.NDArray[Any] = np.where(kept, array, np.zeros((), array.dtype))
+    return blanked
 
 
 def cases(
@@ -84,12 +112,13 @@ def cases(
         RecipeError: If a symbolic dimension has no range.
     """
     used = _used(inputs, shapes)
+    mask = next((s.name for s in inputs if s.role == "mask" and len(s.shape) == 2), None)
     found: dict[str, Case] = {}
     for title, kind, dims, fill in _plan(inputs, used, seed, count):
         sizes = " ".join(f"{name}={size}" for name, size in dims.items())
         name = f"{title}: {sizes}" if sizes else title
         make = partial(_feeds, tuple(inputs), dims, (seed, zlib.crc32(name.encode())), fill)
-        found.setdefault(name, Case(name, kind, dims, make))
+        found.setdefault(name, Case(name, kind, dims, make, mask=mask if fill == "left" else None))
     return tuple(found.values())
 
 

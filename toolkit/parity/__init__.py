@@ -5,6 +5,7 @@ which shows how large a healthy error is) and every candidate over the same case
 ``ParityReport``: a value, not an exception, with every number and the bound it was held against.
 """
 
+from toolkit.parity.decode import decode_cases
 from toolkit.parity.options import OutputSpec, ParityOptions, Precision, Space, Structure, Tolerance
 from toolkit.parity.prove import prove
 from toolkit.parity.results import (
@@ -32,6 +33,7 @@ __all__ = [
     "Verdict",
     "WorstCase",
     "check_files",
+    "decode_cases",
     "hash_files",
     "prove",
     "schema",

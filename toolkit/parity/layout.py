@@ -68,9 +68,14 @@ def richest_case(cases: Sequence[Case], layout: Layout) -> int | None:
     able = [
         (order.get(case.kind, 4), index)
         for index, case in enumerate(cases)
-        if case.drive is None and layout.rows and case.dims.get(layout.rows, 1) > 1
+        if case.drive is None
+        and layout.rows
+        and case.dims.get(layout.rows, 1) > 1
         and 0 not in case.dims.values()
-    ]  # fmt: skip
+    ]
+    for _, index in sorted(able):
+        if layout.mask is None or not cases[index].feeds()[layout.mask].all():
+            return index
     return min(able)[1] if able else None
 
 

@@ -67,7 +67,9 @@ def _answers(
 ) -> Iterator[Outputs]:
     """Member by member where every case is one run; a case that goes on needs the whole model."""
     if memory_bytes is not None and all(case.drive is None for case in cases):
-        yield from sweep(reference, [case.feeds for case in cases], memory_bytes)
+        feeds = [case.feeds for case in cases]
+        for case, found in zip(cases, sweep(reference, feeds, memory_bytes), strict=True):
+            yield case.finish(found)
         return
     with reference as run:
         for case in cases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.feeds import Case, cases, real_cases
+from toolkit.parity import decode_cases
 from toolkit.pipeline.plan import Plan
 from toolkit.sources import HuggingFaceSource
 
@@ -12,17 +13,19 @@ __all__ = ["proof_cases"]
 
 
 def proof_cases(plan: Plan) -> tuple[Case, ...]:
-    """Real inputs first, where the recipe names some; then the seeded ones.
+    """Real inputs first, where the recipe names some; then decoding; then the seeded ones.
 
     Raises:
         RecipeError: If the real inputs do not fit the model.
     """
     settings = plan.recipe.parity
     drawn = cases(plan.inputs, plan.shapes, seed=plan.recipe.parity_seed, count=settings.cases)
-    if settings.inputs is None:
-        return drawn
-    real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, _tokenizer(plan))
-    return (*real, *drawn)
+    seed, outputs = plan.recipe.parity_seed, plan.root.outputs
+    decoded = decode_cases(plan.inputs, outputs, plan.shapes, seed=seed)
+    real: tuple[Case, ...] = ()
+    if settings.inputs is not None:
+        real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, _tokenizer(plan))
+    return (*real, *decoded, *drawn)
 
 
 def _tokenizer(plan: Plan) -> Path | None:

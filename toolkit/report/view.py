@@ -31,7 +31,6 @@ _GATES = {
     "one row": "One row alone as in a batch",
     "padding content": "Padding is not read",
     "padding length": "Length of padding does not matter",
-    "split prefill": "Prefill in two parts",
 }
 _MOST_FIGURES = 6
 
