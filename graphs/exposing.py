@@ -14,7 +14,7 @@ from graphs import store
 from graphs.errors import GraphError
 from graphs.inlining import inline_functions
 
-__all__ = ["Exposure", "expose"]
+__all__ = ["Exposure", "expose", "hidden_values"]
 
 # What these operators give is a sequence, an optional or a string, not an array of numbers.
 _NO_ARRAY = ("Sequence", "Optional", "String", "SplitToSequence", "RegexFullMatch")
@@ -66,7 +66,7 @@ def expose(
         raise GraphError(f"{src.name} has no value {unknown[0]!r} to expose")
     kept = [value for name, value in found.items() if names is None or name in names]
     outputs = kept if what == "values" else [_shape(value, graph) for value in kept]
-    hidden = tuple(_hidden(graph))
+    hidden = tuple(hidden_values(graph))
     graph.outputs.clear()
     graph.outputs.extend(outputs)
     # What stands behind the last of them may be what cannot run.
@@ -91,7 +91,8 @@ def _shape(value: ir.Value, graph: ir.Graph) -> ir.Value:
     return output
 
 
-def _hidden(graph: ir.Graph) -> Iterator[str]:
+def hidden_values(graph: ir.Graph) -> Iterator[str]:
+    """Values of control-flow subgraphs, as ``<node>: <value>``."""
     for node in graph:
         inner = (g for attribute in node.attributes.values() for g in _subgraphs(attribute))
         for subgraph in inner:

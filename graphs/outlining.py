@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs import store
+from graphs.exposing import hidden_values
 from graphs.inlining import CALL, inline_functions
 from graphs.passes.strip_exporter_metadata import MEMBER, MODULE, SOURCE
 
@@ -55,12 +56,14 @@ class Outline:
         outputs: Names.
         nodes: In an order in which they can run.
         initializers: Names.
+        hidden: Values of control-flow subgraphs, as ``<node>: <value>``.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     nodes: tuple[NodeOutline, ...]
     initializers: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
 
 
 def outline(path: Path) -> Outline:
@@ -78,6 +81,7 @@ def outline(path: Path) -> Outline:
         outputs=tuple(str(value.name) for value in graph.outputs),
         nodes=tuple(_node(node) for node in graph),
         initializers=tuple(graph.initializers),
+        hidden=tuple(hidden_values(graph)),
     )
 
 

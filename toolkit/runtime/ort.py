@@ -134,6 +134,8 @@ class OrtRunner:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(self._weights)
         )
+        # Such a session runs now and then; threads that spin in between take time from the rest.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return self._path.read_bytes()
 
     def _open(self) -> onnxruntime.InferenceSession:

@@ -66,22 +66,33 @@ def measure(reference: _Array, found: _Array) -> Error:
     if not reference.size:
         return Error()
     largest = 0.99 * _PRECISION.get(found.dtype.name, (0.0, np.inf))[1]
-    wanted, have = reference.astype(np.float64), found.astype(np.float64)
-    finite = (np.abs(wanted) < largest) & (np.abs(have) < largest)  # False for NaN as well
-    error = np.abs(np.subtract(have, wanted, out=np.zeros_like(wanted), where=finite))
-    same = finite | _equal_kind(wanted, have, largest)
-    worst = int(np.argmax(error) if same.all() else np.argmin(same))
-    size = np.abs(wanted[finite])
+    wanted, have = _flat(reference), _flat(found)
+    size = np.abs(wanted)
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(have - wanted)
+    worst = int(error.argmax())
+    comparable = True
+    # False for NaN as well: then some pairs must be looked at one by one.
+    if not (error[worst] < largest and size.max() < largest):
+        finite = (size < largest) & (np.abs(have) < largest)
+        same = finite | _equal_kind(wanted, have, largest)
+        error, size = np.where(finite, error, 0.0), size[finite]
+        comparable = bool(same.all())
+        worst = int(error.argmax() if comparable else same.argmin())
     return Error(
-        rms=float(np.sqrt(np.mean(np.square(error)))),
+        rms=float(np.sqrt(error @ error / error.size)),
         max=float(error.max()),
-        scale=float(np.sqrt(np.mean(np.square(size)))) if size.size else 0.0,
+        scale=float(np.sqrt(size @ size / size.size)) if size.size else 0.0,
         peak=float(size.max(initial=0.0)),
-        index=tuple(int(i) for i in np.unravel_index(worst, wanted.shape)),
-        reference=float(wanted.flat[worst]),
-        found=float(have.flat[worst]),
-        comparable=bool(same.all()),
+        index=tuple(int(i) for i in np.unravel_index(worst, reference.shape)),
+        reference=float(wanted[worst]),
+        found=float(have[worst]),
+        comparable=comparable,
     )
+
+
+def _flat(array: _Array) -> _Floats:
+    return array.reshape(-1).astype(np.float64, copy=False)
 
 
 def _equal_kind(wanted: _Floats, have: _Floats, largest: float) -> npt.NDArray[np.bool_]:

@@ -79,8 +79,8 @@ def read_values(
         ExportError: If ONNX Runtime refuses the fresh export.
         ParityError: If it cannot run it.
     """
-    twins = {name for node in graphs.outline(sides.twin).nodes for name in node.outputs}
-    every = [name for node in nodes for name in node.outputs if name and name in twins]
+    twins = frozenset(sides.truth.names)
+    every = [name for node in nodes for name in node.outputs if name in twins]
     names, sizes, reason = _runnable(sides, every, samples)
     readings = Readings([{} for _ in samples], reason=reason)
     if reason:
@@ -147,16 +147,15 @@ def _read(
             eps, usual = rounding(array.dtype), rounding(twin.dtype)
             if eps and usual:
                 coarser[name] = max(before, eps / usual)
-            error = measure(reference, array)
-            own = pytorch.get(name)
+            changed = array.dtype != twin.dtype or not _same_bits(array, twin)
+            error, own = measure(reference, array), pytorch.get(name)
             ratio, healthy = times_healthy(
                 error,
-                measure(reference, twin),
+                measure(reference, twin) if changed else error,
                 None if own is None else measure(reference, own),
                 coarser[name],
                 eps,
             )
-            changed = array.dtype != twin.dtype or not _same_bits(array, twin)
             readings[name] = Reading(ratio, healthy, error, changed)
     return readings
 

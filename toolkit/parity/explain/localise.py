@@ -85,7 +85,6 @@ def explain(
         sides = Sides(shipped, twin.graph, truth, twin.pytorch, work)
         feeds = [sample.make for sample in samples]
         found = read_values(sides, outline.nodes, feeds, options.memory_bytes, progress)
-        left_out = graphs.expose(shipped, work / "hidden.onnx", ()).left_out
     names = [name for node in outline.nodes for name in node.outputs if name]
     readings = found.samples
     judged = {name for reading in readings for name in reading}
@@ -96,7 +95,7 @@ def explain(
         nodes=len(outline.nodes),
         values=len(judged),
         unmatched=tuple(name for name in names if name not in judged),
-        left_out=left_out,
+        left_out=outline.hidden,
         chunks=found.chunks,
         limit=options.limit,
         seconds=time.perf_counter() - started,
