@@ -168,7 +168,8 @@ def _save(model: Any, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    _telling(model).save_pretrained(folder)
+    drawn: Any = _telling(model)
+    drawn.save_pretrained(folder)
 
 
 def _telling(module: nn.Module, scale: float = 1.0) -> nn.Module:
@@ -180,7 +181,7 @@ def _telling(module: nn.Module, scale: float = 1.0) -> nn.Module:
             elif weight.dim() == 1:
                 weight.normal_(0.0, 0.2)
             else:
-                weight.normal_(0.0, scale / weight[0].numel() ** 0.5)
+                weight.normal_(0.0, scale / (weight.numel() / len(weight)) ** 0.5)
     return module
 
 

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from toolkit.feeds import make_feeds
 from toolkit.pipeline import Plan
 from toolkit.runtime import Array, Feeds, Outputs
 
-__all__ = ["PEERS", "batches", "polygraphy_verdicts", "simple_verdicts"]
+__all__ = ["PEERS", "Answers", "batches", "polygraphy_verdicts", "simple_verdicts"]
 
 POLYGRAPHY = "polygraphy run"
 PEERS = ("optimum's rule", POLYGRAPHY, "allclose 1e-3/1e-5", "cosine 0.997")
@@ -40,16 +40,20 @@ G_LOGGER.module_severity = G_LOGGER.CRITICAL
 arrays = {}
 with np.load(sys.argv[1]) as file:
     for name in file.files:
-        graph, batch, output = name.split("|")
-        arrays.setdefault((graph, batch), {})[output] = file[name]
+        graph, batch, side, output = name.split("|")
+        sides = arrays.setdefault((graph, batch), {"found": {}, "expected": {}})
+        sides[side][output] = file[name]
 compare = CompareFunc.simple()
 same = {}
-for (graph, batch), outputs in arrays.items():
-    if graph != "expected":
-        sides = [IterationResult(outputs=o) for o in (outputs, arrays["expected", batch])]
-        same[graph] = same.get(graph, True) and all(map(bool, compare(*sides).values()))
+for (graph, batch), sides in arrays.items():
+    found, expected = (IterationResult(outputs=sides[side]) for side in ("found", "expected"))
+    same[graph] = same.get(graph, True) and all(map(bool, compare(found, expected).values()))
 print(json.dumps(same))
 """
+
+
+Answers = tuple[Sequence[Outputs], Sequence[Outputs] | None]
+"""PyTorch's outputs for every batch, and a graph's; None for a graph that ONNX Runtime refuses."""
 
 
 def batches(plan: Plan) -> list[Feeds]:
@@ -67,7 +71,7 @@ def simple_verdicts(
     expected: Sequence[Outputs], found: Sequence[Outputs] | None
 ) -> dict[str, bool]:
     """Whether each rule that is one line of numpy finds a fault; a graph that fails is found."""
-    rules = {
+    rules: dict[str, Callable[[Array, Array], bool]] = {
         PEERS[0]: lambda a, b: np.allclose(a, b, atol=1e-5),
         PEERS[2]: lambda a, b: np.allclose(a, b, rtol=1e-3, atol=1e-5),
         PEERS[3]: lambda a, b: _cosine(a, b) >= 0.997,
@@ -83,20 +87,18 @@ def simple_verdicts(
 
 
 def _cosine(one: Array, two: Array) -> float:
-    a, b = (array.astype(np.float64).ravel() for array in (one, two))
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms else 1.0
+    a, b = (np.asarray(array, np.float64).ravel() for array in (one, two))
+    norms = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / norms if norms else 1.0
 
 
-def polygraphy_verdicts(
-    expected: Sequence[Outputs], found: Mapping[str, Sequence[Outputs] | None]
-) -> dict[str, bool]:
-    """Whether ``polygraphy run``'s default comparison finds a fault in each graph, by its name."""
-    present = {name: outputs for name, outputs in found.items() if outputs is not None}
+def polygraphy_verdicts(answers: Sequence[Answers]) -> list[bool]:
+    """Whether ``polygraphy run``'s default comparison finds a fault in each graph."""
     arrays = {
-        f"{graph}|{batch}|{name}": array
-        for graph, outputs in {"expected": expected, **present}.items()
-        for batch, one in enumerate(outputs)
+        f"{graph}|{batch}|{side}|{name}": array
+        for graph, (expected, found) in enumerate(answers)
+        for side, outputs in (("expected", expected), ("found", found or ()))
+        for batch, one in enumerate(outputs if found else ())
         for name, array in one.items()
     }
     with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +109,7 @@ def polygraphy_verdicts(
     if done.returncode != 0:
         raise RuntimeError(f"polygraphy exited with {done.returncode}:\n{done.stderr[-2000:]}")
     same = json.loads(done.stdout.splitlines()[-1])
-    return {name: not same.get(name, False) for name in found}
+    return [not same.get(str(graph), False) for graph in range(len(answers))]
 
 
 def _install() -> Path:

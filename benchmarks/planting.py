@@ -16,7 +16,7 @@ import torch
 from benchmarks.families import FAMILIES, Size, write_family
 from benchmarks.faults import Site, choose, planted
 from benchmarks.faults.model import PLANTED, Model
-from benchmarks.peers import POLYGRAPHY, batches, polygraphy_verdicts, simple_verdicts
+from benchmarks.peers import POLYGRAPHY, Answers, batches, polygraphy_verdicts, simple_verdicts
 from benchmarks.proofs import Proof, Subject, reweighted, weight_names
 from graphs import GraphError
 from toolkit.errors import ToolkitError
@@ -87,7 +87,7 @@ def plant_faults(
     """Plant faults one by one, prove every graph, and ask where the ``located`` ones are."""
     subject, healthy, graph = _subject(folder)
     outcomes: list[Outcome] = []
-    answers: dict[str, list[Outputs] | None] = {}
+    answers: list[Answers] = []
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "model.onnx"
         for kind, number in chosen:
@@ -97,7 +97,7 @@ def plant_faults(
             if proof.report is not None and outcome.detected and (kind, number) in located:
                 outcome = _located(outcome, folder, site, proof, out)
             outcomes.append(outcome)
-    return _with_polygraphy(subject, outcomes, answers)
+    return _with_polygraphy(outcomes, answers)
 
 
 def check_healthy(name: str, folder: Path, seeds: Sequence[int], size: Size) -> list[Outcome]:
@@ -105,17 +105,16 @@ def check_healthy(name: str, folder: Path, seeds: Sequence[int], size: Size) -> 
     plan, graph = _plan(folder), onnx.load(folder / "model.onnx")
     names = weight_names(plan, graph)
     outcomes: list[Outcome] = []
+    answers: list[Answers] = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as place:
             subject = Subject(write_family(FAMILIES[name], Path(place), seed, size))
             out = Path(place) / "model.onnx"
             reweighted(graph, names, subject.plan, out)
             proof = subject.prove(out)
-            answers: dict[str, list[Outputs] | None] = {}
             case = (name, "healthy", f"{folder.name} seed {seed}")
-            outcome = _judged(subject, case, proof, proof, out, answers)
-            outcomes += _with_polygraphy(subject, [outcome], answers)
-    return outcomes
+            outcomes.append(_judged(subject, case, proof, proof, out, answers))
+    return _with_polygraphy(outcomes, answers)
 
 
 def _plan(folder: Path) -> Plan:
@@ -144,11 +143,12 @@ def _judged(  # noqa: PLR0913, PLR0917  (one fault: where it is, what was proven
     healthy: Proof,
     proof: Proof,
     graph: Path,
-    answers: dict[str, list[Outputs] | None],
+    answers: list[Answers],
 ) -> Outcome:
     fed = batches(subject.plan)
-    found = answers["|".join(case[1:])] = _answers(graph, fed)
-    peers = simple_verdicts([subject.baselines[0](feeds) for feeds in fed], found)
+    expected, found = [subject.baselines[0](feeds) for feeds in fed], _answers(graph, fed)
+    answers.append((expected, found))
+    peers = simple_verdicts(expected, found)
     change = subject.change(healthy, proof)
     return Outcome(*case, change, not proof.passed, proof.reason, peers)
 
@@ -163,16 +163,11 @@ def _answers(graph: Path, fed: Sequence[Feeds]) -> list[Outputs] | None:
         return None
 
 
-def _with_polygraphy(
-    subject: Subject, outcomes: Sequence[Outcome], answers: dict[str, list[Outputs] | None]
-) -> list[Outcome]:
-    expected = [subject.baselines[0](feeds) for feeds in batches(subject.plan)]
-    numbered = {str(number): found for number, found in enumerate(answers.values())}
-    names = dict(zip(answers, numbered, strict=True))
-    found = polygraphy_verdicts(expected, numbered)
+def _with_polygraphy(outcomes: Sequence[Outcome], answers: Sequence[Answers]) -> list[Outcome]:
+    found = polygraphy_verdicts(answers)
     return [
-        replace(one, peers=one.peers | {POLYGRAPHY: found[names[f"{one.kind}|{one.place}"]]})
-        for one in outcomes
+        replace(one, peers=one.peers | {POLYGRAPHY: verdict})
+        for one, verdict in zip(outcomes, found, strict=True)
     ]
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from unittest.mock import patch
@@ -19,13 +19,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from graphs import GraphError
 from toolkit.artifacts import OnnxModel, TensorSpec
 from toolkit.errors import ToolkitError
-from toolkit.feeds import Case, cases
-from toolkit.parity import ParityReport
+from toolkit.feeds import Case
+from toolkit.parity import ParityReport, Structure
 from toolkit.pipeline import Plan, prove
+from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.prove import prove_plan
 from toolkit.pipeline.reference import baseline_runners, reference_runner
+from toolkit.progress import silent
 from toolkit.runtime import Array, Feeds, OrtRunner, Outputs, Runner
 
 __all__ = ["Proof", "Subject", "reweighted", "weight_names"]
@@ -64,10 +67,14 @@ class Remembering:
         """Answer."""
         key = digest(feeds)
         if key not in self._answers:
-            if self._entered is None:
-                self._entered = self._open.enter_context(self._runner)
-            self._answers[key] = self._entered(feeds)
+            self._answers[key] = self.open()(feeds)
         return self._answers[key]
+
+    def open(self) -> Runner:
+        """Load the model, if it is not loaded yet."""
+        if self._entered is None:
+            self._entered = self._open.enter_context(self._runner)
+        return self._entered
 
 
 class Keeping(OrtRunner):
@@ -136,26 +143,40 @@ class Subject:
     baselines: tuple[Remembering, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        recipe = self.plan.recipe
-        count = recipe.parity.cases
-        self.cases = cases(self.plan.inputs, self.plan.shapes, seed=recipe.parity_seed, count=count)
+        self.cases = proof_cases(self.plan)
         self.reference = Remembering(reference_runner(self.plan, "float64"))
-        precision = recipe.export.precision
+        precision = self.plan.recipe.export.precision
         self.baselines = tuple(map(Remembering, baseline_runners(self.plan, precision)))
 
     def prove(self, graph: Path) -> Proof:
         """Run ``toolkit``'s proof on a graph."""
         kept: dict[bytes, Outputs] = {}
+        structure = self.structure
+        runners = Keeping(graph, kept=kept, optimise=False), Keeping(graph, kept=kept)
         with patch.multiple(
             prove,
             reference_runner=lambda *_: self.reference,
             baseline_runners=lambda *_: self.baselines,
-            OrtRunner=partial(Keeping, kept=kept),
+            candidate_runners=lambda *_: runners,
+            _structure=lambda *_: nullcontext(structure),
         ):
             try:
                 return Proof(prove_plan(self.plan, graph), "", kept)
-            except ToolkitError as error:
+            except (ToolkitError, GraphError) as error:
                 return Proof(None, error.message, kept)
+
+    @cached_property
+    def structure(self) -> Structure | None:
+        """For half precision, what proves the float32 graph of the plan: no fault is in it."""
+        with prove._structure(self.plan, "cpu", "float64", silent) as found:
+            if found is None:
+                return None
+            runners = [
+                tuple(map(Remembering, side)) for side in (found.baselines, found.candidates)
+            ]
+            for runner in runners[1]:
+                runner.open()  # its file lives as long as this context
+            return Structure(*runners)
 
     def change(self, healthy: Proof, faulty: Proof) -> float:
         """The largest change of any output in any case, in units of PyTorch's own error.

@@ -141,7 +141,7 @@ def _nan_for_zeros(model: Model) -> Iterator[Site]:
         yield Site(node.name, (node.name,), plant)
 
 
-LAYOUT_FAULTS = {
+LAYOUT_FAULTS: dict[str, Callable[[Model], Iterator[Site]]] = {
     "first row of the batch for all": at_each(*_LINEAR, edit=_first_for_all(0)),
     "first position for all": at_each(*_LINEAR, edit=_first_for_all(1)),
     "rows of the batch reversed": at_each(*_LINEAR, edit=_reversed_rows),

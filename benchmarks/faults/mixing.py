@@ -93,7 +93,7 @@ def _weights_exchanged(body: Body, node: onnx.NodeProto) -> None:
     node.input[2] = backward.output[0]
 
 
-MIXING_FAULTS = {
+MIXING_FAULTS: dict[str, Callable[[Model], Iterator[Site]]] = {
     "two members swapped": partial(_swapped, where="interpolation"),
     "wrong member for one": partial(_repeated, where="interpolation"),
     "interpolation weight off by 1 %": _weights(_off(1.01)),

@@ -88,7 +88,8 @@ class Body:
         node = helper.make_node(op, list(inputs), [name], name=f"{PLANTED}/{name}", **attributes)
         at = 0 if after is None else self._at(after) + 1
         self.nodes.insert(at, node)
-        return self.nodes[at]
+        placed: onnx.NodeProto = self.nodes[at]
+        return placed
 
     def hide(self, node: onnx.NodeProto, index: int = 0) -> str:
         """Give one of a node's outputs a new name and return it; readers keep the old one."""

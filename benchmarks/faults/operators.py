@@ -184,7 +184,7 @@ _INTERPOLATIONS = ("LinearInterpolation", "LogLinearInterpolation")
 _EVERY_OUTPUT = ("MatMul", "Gemm", "Add", "Concat", "Cast", *_INTERPOLATIONS)
 _HALF, _BFLOAT = TensorProto.FLOAT16, TensorProto.BFLOAT16
 
-OPERATOR_FAULTS = {
+OPERATOR_FAULTS: dict[str, Callable[[Model], Iterator[Site]]] = {
     "wrong softmax axis": at_each("Softmax", edit=_with(axis=-2)),
     "softmax twice": at_each("Softmax", edit=_behind("Softmax", axis=-1)),
     "wrong epsilon in a layer norm": at_each("LayerNormalization", edit=_epsilon),

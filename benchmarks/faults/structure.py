@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 
@@ -232,7 +232,7 @@ def _last(body: Body, node: onnx.NodeProto) -> None:
     node.input[1] = body.new_constant(index - 1, node)
 
 
-STRUCTURE_FAULTS = {
+STRUCTURE_FAULTS: dict[str, Callable[[Model], Iterator[Site]]] = {
     "mask ignored": _mask_ignored,
     "mask added twice": _mask_twice,
     "padding mask ignored": partial(_half_masks, padding=True),

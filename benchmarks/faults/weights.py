@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -70,12 +71,14 @@ def row_scaled(weight: Array) -> Array:
 
 def rows_swapped(weight: Array) -> Array:
     """The first and the last row change places."""
-    return weight[[-1, *range(1, len(weight) - 1), 0]] if len(weight) > 1 else weight
+    order = [len(weight) - 1, *range(1, len(weight) - 1), 0]
+    swapped: Array = weight[order] if len(weight) > 1 else weight
+    return swapped
 
 
 def element_changed(weight: Array) -> Array:
     """One element in the middle moves by the root mean square of all."""
-    changed = weight.copy()
+    changed: Array = weight.copy()
     changed.flat[weight.size // 2] += np.sqrt(np.mean(weight**2))
     return changed
 
@@ -83,12 +86,13 @@ def element_changed(weight: Array) -> Array:
 def transposed(weight: Array) -> Array:
     """A square matrix with rows for columns; others stay."""
     square = weight.ndim == 2 and weight.shape[0] == weight.shape[1]
-    return weight.T if square else weight
+    turned: Array = weight.T if square else weight
+    return turned
 
 
 def column_zeroed(weight: Array) -> Array:
     """The last column is zero."""
-    changed = weight.copy()
+    changed: Array = weight.copy()
     changed[..., -1] = 0
     return changed
 
@@ -96,7 +100,8 @@ def column_zeroed(weight: Array) -> Array:
 def int8_rounded(weight: Array) -> Array:
     """Rounded as symmetric quantisation to eight bits does."""
     step = np.abs(weight).max() / 127
-    return np.round(weight / step) * step
+    rounded: Array = np.round(weight / step) * step
+    return rounded
 
 
 def token_changed(weight: Array) -> Array:
@@ -110,9 +115,13 @@ def token_nan(weight: Array) -> Array:
 
 
 def _at_row(weight: Array, row: int, change: Callable[[Array], Array]) -> Array:
-    changed = weight.copy()
+    changed: Array = weight.copy()
     changed[row] = change(changed[row])
     return changed
+
+
+def _replaced(other: Array, weight: Array) -> Array:
+    return other.astype(weight.dtype)
 
 
 def _from_elsewhere(model: Model) -> Iterator[Site]:
@@ -124,10 +133,10 @@ def _from_elsewhere(model: Model) -> Iterator[Site]:
         same = (n for n in others if model.weights[n].shape == weight.shape)
         other = next(same, None)
         if other is not None:
-            yield _changed(model, name, lambda _, n=other: model.weights[n].astype(np.float64))
+            yield _changed(model, name, partial(_replaced, model.weights[other]))
 
 
-WEIGHT_FAULTS = {
+WEIGHT_FAULTS: dict[str, Callable[[Model], Iterator[Site]]] = {
     "weight row scaled by 0.03 %": _of_each(row_scaled),
     "matrix scaled by 3 %": _of_each(lambda w: w * 1.03),
     "matrix scaled by 0.1 %": _of_each(lambda w: w * 1.001),
