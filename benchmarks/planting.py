@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import onnx
@@ -33,6 +33,7 @@ __all__ = ["Outcome", "check_healthy", "count_places", "export_family", "plant_f
 
 # Of the worst cases of a proof, how many a localisation looks at.
 _SAMPLES = 4
+_WHOLE = "float32.onnx"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ def export_family(name: str, folder: Path, seed: int, size: Size) -> None:
     work = folder / "work"
     work.mkdir()
     fuse_leaves(plan, export_leaves(plan, work, silent), folder / "model.onnx", ())
+    if plan.recipe.export.precision != "float32":
+        whole = _in_float32(plan)
+        work = folder / "whole"
+        work.mkdir()
+        fuse_leaves(whole, export_leaves(whole, work, silent), folder / _WHOLE, ())
+
+
+def _in_float32(plan: Plan) -> Plan:
+    export = plan.recipe.export.model_copy(update={"precision": "float32"})
+    return replace(plan, recipe=plan.recipe.model_copy(update={"export": export}))
 
 
 def count_places(folder: Path, places: int, seed: int) -> list[tuple[str, int]]:
@@ -108,7 +119,8 @@ def check_healthy(name: str, folder: Path, seeds: Sequence[int], size: Size) -> 
     answers: list[Answers] = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as place:
-            subject = Subject(write_family(FAMILIES[name], Path(place), seed, size))
+            drawn = write_family(FAMILIES[name], Path(place), seed, size)
+            subject = Subject(drawn, _whole(folder))
             out = Path(place) / "model.onnx"
             reweighted(graph, names, subject.plan, out)
             proof = subject.prove(out)
@@ -122,8 +134,18 @@ def _plan(folder: Path) -> Plan:
 
 
 @cache
+def _whole(folder: Path) -> Callable[[Plan, Path], None] | None:
+    """Writes the float32 graph of a plan of the same shape, where half precision ships."""
+    if not (folder / _WHOLE).exists():
+        return None
+    graph = onnx.load(folder / _WHOLE)
+    names = weight_names(_in_float32(_plan(folder)), graph)
+    return partial(reweighted, graph, names)
+
+
+@cache
 def _subject(folder: Path) -> tuple[Subject, Proof, onnx.ModelProto]:
-    subject = Subject(_plan(folder))
+    subject = Subject(_plan(folder), _whole(folder))
     healthy = subject.prove(folder / "model.onnx")
     return subject, healthy, onnx.load(folder / "model.onnx")
 
