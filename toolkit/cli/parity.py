@@ -9,6 +9,11 @@ import typer
 
 __all__ = ["parity_command"]
 
+_SAVE_CASE = (
+    "Instead of the proof, write one case as a folder with a script that shows it: a number or "
+    "name of parity.json's cases."
+)
+
 
 def parity_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by export.", metavar="BUNDLE")],
@@ -36,12 +41,7 @@ def parity_command(
     ] = False,
     case: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(
-            "--save-case",
-            help="Instead of the proof, write one case as a folder with a script that shows it: "
-            "a number or name of parity.json's cases.",
-            metavar="CASE",
-        ),
+        typer.Option("--save-case", metavar="CASE", help=_SAVE_CASE),
     ] = None,
     case_out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -71,11 +71,9 @@ def parity_command(
             runtime=runtime,
             seconds=seconds,
         )
-        found = (
-            explain_bundle(bundle, proof, report, allow_code=allow_code, root=root)
-            if explain
-            else None
-        )
+        found = None
+        if explain:
+            found = explain_bundle(bundle, proof, report, allow_code=allow_code, root=root)
     show_parity(proof, as_json=json, explanation=found)
     return 0 if proof.passed else 3
 

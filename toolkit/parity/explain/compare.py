@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 import graphs
 from toolkit.errors import ExportError, ParityError
@@ -15,6 +17,10 @@ from toolkit.progress import Progress
 from toolkit.runtime import Array, Feeds, Outputs
 
 __all__ = ["Reading", "Readings", "Sides", "read_values"]
+
+# Values of fewer elements are computed by one thread: on a busy machine, waiting for a second one
+# takes many times as long as the work.
+_SMALL = 2**18
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,14 @@ def read_values(
     # float32 from both graphs, and float64 from PyTorch
     groups = list(chunked(names, sizes, memory_bytes // 16))
     readings.chunks, total = len(groups), len(groups) * len(samples)
+    threads = 1 if max(sizes.values(), default=0) < _SMALL else 0
     for done, group in enumerate(groups):
         with ExitStack() as stack:
-            found = stack.enter_context(OrtTrace(sides.shipped, _folder(sides, "found"), group))
-            twin = stack.enter_context(OrtTrace(sides.twin, _folder(sides, "twin"), group))
+            stack.enter_context(_torch_threads(threads))
+            found, twin = (
+                stack.enter_context(OrtTrace(path, _folder(sides, name), group, threads=threads))
+                for name, path in (("found", sides.shipped), ("twin", sides.twin))
+            )
             for number, feeds in enumerate(samples):
                 arrays = feeds()
                 truth = sides.truth(arrays, group)
@@ -101,6 +111,17 @@ def read_values(
                 readings.samples[number].update(_read(nodes, values, readings.coarser))
                 progress("compare values", done * len(samples) + number + 1, total)
     return readings
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads; 0 leaves it as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _runnable(

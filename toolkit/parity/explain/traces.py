@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +35,18 @@ class OrtTrace:
     """Some values of a graph in ONNX Runtime, without its optimisations, which rename values."""
 
     def __init__(
-        self, graph: Path, work: Path, names: Collection[str], what: str = "values"
+        self,
+        graph: Path,
+        work: Path,
+        names: Collection[str],
+        what: Literal["values", "shapes"] = "values",
+        *,
+        threads: int = 0,
     ) -> None:
         """Expose ``names`` in a file in the folder ``work``; weights stay where they are."""
-        shapes = what == "shapes"
         file = work / f"{what}.onnx"
-        self._values = graphs.expose(
-            graph, file, names, what="shapes" if shapes else "values"
-        ).values
-        self._runner = OrtRunner(file, optimise=False, weights=graph.parent)
+        self._values = graphs.expose(graph, file, names, what=what).values
+        self._runner = OrtRunner(file, optimise=False, threads=threads, weights=graph.parent)
 
     def __enter__(self) -> OrtTrace:
         """Create the session.
