@@ -232,6 +232,13 @@ def test_ties_of_identical_models_with_density_1_is_that_model():
     assert np.array_equal(merged, found["a"]["x.weight"])
 
 
+def test_a_sum_of_0_elects_plus():
+    base = np.zeros(SHAPE)
+    found = {n: {"x.weight": base + v} for n, v in (("base", 0.0), ("a", 1.0), ("b", -1.0))}
+    merged = merge("ties", found, {n: {"weight": 1} for n in "ab"}, base="base")
+    assert np.array_equal(merged, base + 1)
+
+
 def trimmed(delta, density):
     flat = np.abs(delta.astype(np.float32)).reshape(-1)
     keep = np.zeros(flat.size)
