@@ -63,14 +63,9 @@ def parity_command(
     seconds = None if budget is None else duration(budget)
     with progress() as report:
         proof = prove_bundle(
-            bundle,
-            report,
-            allow_code=allow_code,
-            as_is=as_is,
-            root=root,
-            runtime=runtime,
+            bundle, report, allow_code=allow_code, as_is=as_is, root=root, runtime=runtime,
             seconds=seconds,
-        )
+        )  # fmt: skip
         found = None
         if explain:
             found = explain_bundle(bundle, proof, report, allow_code=allow_code, root=root)
