@@ -9,6 +9,7 @@ __all__ = ["CALL", "inline_functions"]
 
 # The key under which a node of a body keeps the name of the call it stands in for.
 CALL = "call"
+_OUTPUTS = "outputs"  # their names inside the function, before the library numbers them
 
 
 def inline_functions(model: ir.Model) -> None:
@@ -25,6 +26,9 @@ def inline_functions(model: ir.Model) -> None:
     for node in before:
         if node.op_identifier() in model.functions:
             node.metadata_props[CALL] = node.name or str(node.outputs[0].name)
+    for function in model.functions.values():
+        for node in function:
+            node.metadata_props[_OUTPUTS] = "\n".join(str(value.name) for value in node.outputs)
     # A call's own outputs keep their names, so they are not among the new ones.
     known = {value.name for node in before for value in node.outputs}
     common.InlinePass()(model)
@@ -32,11 +36,12 @@ def inline_functions(model: ir.Model) -> None:
     taken = {value.name for node in model.graph for value in node.outputs}
     for node in model.graph:
         call = node.metadata_props.get(CALL)
+        names = node.metadata_props.pop(_OUTPUTS, "").split("\n")
         if call is None or node in before:
             continue
-        for value in node.outputs:
+        for value, name in zip(node.outputs, names, strict=True):
             if value.name and value.name not in known:
-                value.name = _unused(f"{call}/{value.name}", taken)
+                value.name = _unused(f"{call}/{name}", taken)
         node.name = str(node.outputs[0].name)
 
 
