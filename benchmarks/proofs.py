@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -177,15 +177,8 @@ class Subject:
     @cached_property
     def structure(self) -> Structure | None:
         """For half precision, what proves the float32 graph of the plan: no fault is in it."""
-        stand_in: dict[str, Any] = {}
-        if self.write_whole is not None:
-            write = self.write_whole
-            stand_in = {
-                "export_leaves": lambda *_: {},
-                "fuse_leaves": lambda plan, _exported, out, _passes: write(plan, out),
-            }
         with (
-            patch.multiple(prove, **stand_in),
+            _graphs_by(self.write_whole),
             prove._structure(self.plan, "cpu", "float64", silent) as found,
         ):
             if found is None:
@@ -232,6 +225,17 @@ class Subject:
             {name: (max(error, pooled[name]), scale) for name, (error, scale) in one.items()}
             for one in errors
         ]
+
+
+def _graphs_by(write: Callable[[Plan, Path], None] | None) -> AbstractContextManager[Any]:
+    """Let ``write`` take the place of the proof's own export."""
+    if write is None:
+        return nullcontext()
+    return patch.multiple(
+        prove,
+        export_leaves=lambda *_: {},
+        fuse_leaves=lambda plan, _exported, out, _passes: write(plan, out),
+    )
 
 
 def _rms(value: Array) -> float:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks import planting
+from benchmarks.families import Size
 from benchmarks.parity_sensitivity import missed, summary
 from benchmarks.peers import PEERS, simple_verdicts
-from benchmarks.planting import Outcome
+from benchmarks.planting import Outcome, check_healthy, export_family, plant_faults
+from benchmarks.proofs import Remembering, digest
 from benchmarks.rows import Row, cells, headings
 
 
@@ -69,3 +72,56 @@ def test_a_floor_and_peers_are_shown_in_columns_of_their_own():
     assert headings(rows)[-1] == "peer"
     assert cells(rows)[0] == ("found", "98.0", "", "%", ">= 99", "NO", "12.0")
     assert cells(rows)[1][-1] == ""
+
+
+class Counting:
+    """A runner that doubles and counts."""
+
+    name, inputs, runs, entered = "counting", (), 0, 0
+
+    def __enter__(self):
+        self.entered += 1
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def __call__(self, feeds):
+        self.runs += 1
+        return {"y": feeds["x"] * 2}
+
+
+def test_what_was_answered_once_is_not_run_again():
+    counting = Counting()
+    for _ in range(2):
+        with Remembering(counting) as runner:
+            for value in (1.0, 2.0, 1.0):
+                assert runner({"x": np.array([value])})["y"] == [2 * value]
+    assert (counting.runs, counting.entered) == (4, 2)
+    with runner as again:
+        again({"x": np.array([1.0])})
+    assert (counting.runs, counting.entered) == (4, 2)
+
+
+def test_inputs_of_another_dtype_or_shape_are_other_inputs():
+    one = np.zeros(2, np.float32)
+    assert digest({"x": one}) == digest({"x": one.copy()})
+    assert digest({"x": one}) != digest({"x": one.astype(np.int32)})
+    assert digest({"x": one}) != digest({"x": one.reshape(1, 2)})
+    assert digest({"x": one}) != digest({"y": one})
+
+
+def test_a_healthy_graph_passes_with_new_weights_and_a_faulty_one_does_not(tmp_path, monkeypatch):
+    # its environment would be installed first
+    monkeypatch.setattr(planting, "polygraphy_verdicts", lambda answers: [True] * len(answers))
+    folder = tmp_path / "graph"
+    folder.mkdir()
+    export_family("linear ensemble", folder, 3, Size(2))
+    [healthy] = check_healthy("linear ensemble", folder, [1000], Size(2))
+    assert not healthy.detected, healthy.why
+    assert healthy.change == 0
+    [fault] = plant_faults(
+        "linear ensemble", folder, [("interpolation weight off by 1 %", 0)], set()
+    )
+    assert fault.detected
+    assert fault.change > 100
