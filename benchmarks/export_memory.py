@@ -81,7 +81,7 @@ def write_mlps(folder: Path, *, quick: bool) -> int:
 
 
 def write_berts(folder: Path, *, quick: bool) -> int:
-    """Three Hugging Face folders with random weights, 140 MB each (4 MB when quick)."""
+    """Three Hugging Face folders with random weights, 265 MB each (4 MB when quick)."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
     from transformers.utils import logging
@@ -89,10 +89,10 @@ def write_berts(folder: Path, *, quick: bool) -> int:
     logging.disable_progress_bar()
     config = BertConfig(
         vocab_size=4000 if quick else 30522,
-        hidden_size=128 if quick else 512,
+        hidden_size=128 if quick else 768,
         num_hidden_layers=2 if quick else 6,
-        num_attention_heads=8,
-        intermediate_size=512 if quick else 2048,
+        num_attention_heads=8 if quick else 12,
+        intermediate_size=512 if quick else 3072,
         num_labels=10,
     )
     for seed in range(3):
