@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from toolkit.runtime import JitteredSource, TorchRunner
-from toolkit.runtime.jitter import jitter
+from toolkit.runtime import ChangedSource, TorchRunner, jitter
 
 
 def layers(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -51,7 +52,7 @@ def test_buffers_stay_and_tied_weights_stay_tied():
 
 
 def test_a_source_is_jittered_when_loaded_and_says_what_it_is():
-    source = JitteredSource(Source(), 1)
+    source = ChangedSource(Source(), partial(jitter, seed=1))
     assert (source.name, source.description, source.files) == ("it", "a layer", ())
     assert (source.inputs, source.outputs) == ((), ("y",))
     assert TorchRunner(source).name == "pytorch float32"

@@ -12,7 +12,7 @@ from toolkit.cli.explanation import explanation_data, explanation_tables
 from toolkit.cli.terminal import show, table
 
 if TYPE_CHECKING:
-    from toolkit.parity import ParityReport
+    from toolkit.parity import Check, ParityReport
     from toolkit.parity.explain import Explanation
     from toolkit.pipeline import Outcome
 
@@ -57,19 +57,51 @@ def show_parity(
 
 
 def _parity_table(report: ParityReport) -> Table:
+    """One row for each gate of each runtime: its worst output."""
+    worst: dict[tuple[str, str, str], tuple[str, Check]] = {}
+    for verdict in report.verdicts:
+        for check in verdict.checks:
+            key = (verdict.candidate, check.level, check.gate)
+            if key not in worst or _rank(check) > _rank(worst[key][1]):
+                worst[key] = (verdict.output, check)
     rows = [
-        (v.candidate, v.output, c.gate, c.status, f"{c.measured:.3g}", f"{c.limit:.3g}")
-        for v in report.verdicts
-        for c in v.checks
+        (candidate, level, gate, output, check.status, *_figures(check))
+        for (candidate, level, gate), (output, check) in worst.items()
     ]
     title = f"Parity with {report.reference}, {len(report.cases)} cases"
-    columns = ["runtime", "output", "gate", "status", "measured", "limit"]
+    if report.not_run:
+        title += f", {len(report.not_run)} not run"
+    columns = ["runtime", "level", "gate", "worst output", "status", "measured", "limit"]
     return table(title, columns, rows, right=2)
 
 
+def _rank(check: Check) -> tuple[int, float]:
+    """Failures above what was run above what was not; then by how much of the limit is used."""
+    return {"not run": 0, "pass": 1, "fail": 2}[check.status], check.excess
+
+
+def _figures(check: Check) -> tuple[str, str]:
+    if check.status == "not run":
+        return "", ""
+    return f"{check.measured:.3g}", f"{check.limit:.3g}"
+
+
 def _verdict(report: ParityReport) -> str:
-    if report.passed:
-        return "[green]parity passed[/green]"
-    verdict, check = report.failures()[0]
-    place = escape(f"{verdict.output} of {verdict.candidate}, {check.gate}: {check.detail}")
-    return f"[red]parity FAILED[/red]: {place}"
+    said = "[green]parity passed[/green]" if report.passed else _failure(report)
+    lines = [said, *(f"note: {escape(note)}" for note in report.notes)]
+    if report.not_run:
+        kinds = ", ".join(dict.fromkeys(case.kind for case in report.not_run))
+        lines.append(
+            f"[yellow]not run[/yellow]: {len(report.not_run)} cases that the time did not suffice"
+            f" for ({escape(kinds)}); they count for nothing"
+        )
+    return "\n".join(lines)
+
+
+def _failure(report: ParityReport) -> str:
+    failures = report.failures()
+    if not failures:
+        return "[red]parity FAILED[/red]: nothing was compared, so nothing is proven"
+    verdict, check = failures[0]
+    place = f"{verdict.output} of {verdict.candidate}" if verdict.output else verdict.candidate
+    return f"[red]parity FAILED[/red]: {escape(f'{place}, {check.gate}: {check.detail}')}"

@@ -13,6 +13,9 @@ from toolkit.parity.options import Tolerance
 __all__ = ["Healthy", "Limits", "healthy_divergence", "healthy_errors", "limits"]
 
 
+_HALF = 2.0**-11  # the spacing of float16 at 1 is twice this, that of float32 far below
+
+
 @dataclass(frozen=True)
 class Healthy:
     """The largest baseline error in one case, or the median of its class where that is larger."""
@@ -81,4 +84,6 @@ def limits(deviation: Deviation, healthy: Healthy | None, tolerance: Tolerance) 
     if healthy is None:
         return Limits(None, max(largest))
     largest.append(tolerance.max_ratio * healthy.max)
-    return Limits(max(tolerance.rms_ratio * healthy.rms, floor), max(largest))
+    # A unit of half precision is large: four of them would hide defects of a percent.
+    least = floor if deviation.eps < _HALF else min(floor, deviation.eps)
+    return Limits(max(tolerance.rms_ratio * healthy.rms, least), max(largest))

@@ -51,8 +51,9 @@ class Tolerance:
 
         R_rms <= budget_rms * s,   R_p99 <= budget_p99 * s,   R_max <= budget_max * s
 
-    over a floor of ``floor_ulps * eps``. ``s = 1 + 4 / sqrt(rows)`` is what the ratio of two
-    samples of so few rows may be off by.
+    over a floor of half a unit for the first two and of ``floor_ulps`` units for the last; in
+    half precision the floor of a case's rms error is one unit instead of ``floor_ulps``.
+    ``s = 1 + 4 / sqrt(rows)`` is what the ratio of two samples of so few rows may be off by.
     """
 
     rms_ratio: float = 4.0

@@ -112,8 +112,8 @@ class Verdict:
 
 
 def _seriousness(check: Check) -> tuple[int, float]:
-    """Non-finite values first, then what did not run, then the largest excess."""
-    return {"finite": 0, "ran": 1}.get(check.gate, 2), -check.excess
+    """Non-finite values first, then what did not run, then what names a case, by its excess."""
+    return {"finite": 0, "ran": 1}.get(check.gate, 2 if check.case else 3), -check.excess
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,10 @@ class ParityReport:
     def with_files(self, verdict: Verdict, files: Mapping[str, str]) -> ParityReport:
         """The report with what its files say of themselves (G0), and their hashes."""
         return replace(self.with_verdict(verdict), files=dict(files))
+
+    def with_note(self, note: str) -> ParityReport:
+        """The report with one more note."""
+        return replace(self, notes=(*self.notes, note))
 
     def with_verdict(self, verdict: Verdict) -> ParityReport:
         """The report with one more verdict, shown first."""

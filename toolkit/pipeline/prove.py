@@ -12,14 +12,17 @@ from tempfile import TemporaryDirectory
 from toolkit.bundle import Bundle, open_bundle
 from toolkit.errors import BundleError
 from toolkit.parity import (
+    Check,
     ParityOptions,
     ParityReport,
     Structure,
     Tolerance,
+    Verdict,
     check_files,
     hash_files,
     prove,
 )
+from toolkit.pipeline.detection import detection_floor
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.proof_cases import proof_cases
@@ -29,7 +32,7 @@ from toolkit.pipeline.reference import (
     reference_precision,
     reference_runner,
 )
-from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime
+from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
 from toolkit.progress import Progress, silent
 from toolkit.recipe import load_recipe
 
@@ -61,6 +64,7 @@ def prove_plan(
     require_runtime(runtime)
     static = check_files(graph, plan.inputs)
     exact, notes = reference_precision(plan)
+    lacking = unsupported(precision, runtime)
     options = ParityOptions(
         tolerance=Tolerance().tightened(**recipe.parity.tolerance.stated()),
         precision=precision,
@@ -72,13 +76,23 @@ def prove_plan(
         report = prove(
             reference=reference_runner(plan, exact),
             baselines=baseline_runners(plan, precision, exact),
-            candidates=candidate_runners(graph, runtime),
+            candidates=() if lacking else candidate_runners(graph, runtime),
             cases=proof_cases(plan),
             outputs=output_specs(plan),
             options=options,
             progress=lambda what, done, total: progress(f"prove: {what}", done, total),
             structure=structure,
         )
+    if precision != "float32":
+        floor = detection_floor(plan, exact, options.tolerance)
+        report = report.with_note(
+            f"detection floor of {precision}: its budget does not see one weight matrix scaled by"
+            f" less than about {100 * floor:.2g} %; the structure is proven in float32"
+        )
+    if lacking:
+        check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
+        report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))
+        report = report.with_note(f"{precision} was not run: {lacking}")
     return report.with_files(static, hash_files(graph))
 
 

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
+
+from torch import nn
 
 from toolkit.artifacts import OnnxModel
 from toolkit.parity import OutputSpec
 from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
 from toolkit.runtime import (
+    ChangedSource,
     EnsembleRunner,
-    JitteredSource,
     OrtRunner,
     Renamed,
     Runner,
     TorchRunner,
     Weighted,
+    jitter,
 )
 from toolkit.sources import HuggingFaceSource
 
-__all__ = ["baseline_runners", "output_specs", "reference_precision", "reference_runner"]
+__all__ = [
+    "available_memory",
+    "baseline_runners",
+    "output_specs",
+    "reference_precision",
+    "reference_runner",
+]
 
 
-def reference_runner(plan: Plan, dtype: str) -> Runner:
+Change = Callable[[nn.Module], None]
+
+
+def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Runner:
     """A runner that computes the recipe in ``dtype`` without any of our graph code.
+
+    ``change`` alters every PyTorch model after it is loaded.
 
     An ONNX member means what ONNX Runtime, without optimisations, makes of its own file; it
     stays in the file's precision.
     """
-    return _runner(plan.root, dtype, None)
+    return _runner(plan.root, dtype, change)
 
 
 def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
@@ -73,29 +89,28 @@ def baseline_runners(plan: Plan, dtype: str, reference: str = "float64") -> tupl
     rounding every activation leaves no sample lucky, and weights moved by a half's rounding would
     hide defects. A run in the reference's own precision has no error, so it is left out.
     """
-    seeds = (None, 1, 2) if dtype == "float32" else (None,)
-    return tuple(
-        _runner(plan.root, dtype, seed) for seed in seeds if seed is not None or dtype != reference
-    )
+    plain: list[Change | None] = [None] if dtype != reference else []
+    moved = [partial(jitter, seed=seed) for seed in (1, 2)] if dtype == "float32" else []
+    return tuple(_runner(plan.root, dtype, change) for change in (*plain, *moved))
 
 
-def _runner(node: LeafPlan | EnsemblePlan, dtype: str, jitter: int | None) -> Runner:
-    runner = _own_names(node, dtype, jitter)
+def _runner(node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None) -> Runner:
+    runner = _own_names(node, dtype, change)
     return Renamed(runner, node.rename) if node.rename else runner
 
 
-def _own_names(node: LeafPlan | EnsemblePlan, dtype: str, jitter: int | None) -> Runner:
+def _own_names(node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None) -> Runner:
     if isinstance(node, EnsemblePlan):
         members = [
-            Weighted(_runner(member, dtype, jitter), weight)
+            Weighted(_runner(member, dtype, change), weight)
             for member, weight in zip(node.members, node.weights, strict=True)
         ]
         return EnsembleRunner(members, node.combine, node.space, node.output)
     if isinstance(node.origin, OnnxModel):
-        return OrtRunner(node.origin.path, optimise=jitter is not None)
-    if jitter is None:
+        return OrtRunner(node.origin.path, optimise=change is not None)
+    if change is None:
         return TorchRunner(node.origin, dtype)
-    return TorchRunner(JitteredSource(node.origin, jitter), dtype)
+    return TorchRunner(ChangedSource(node.origin, change), dtype)
 
 
 def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:

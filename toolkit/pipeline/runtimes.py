@@ -8,7 +8,7 @@ from typing import Literal
 from toolkit.errors import CapabilityError
 from toolkit.runtime import OrtRunner, Runner, providers
 
-__all__ = ["Runtime", "candidate_runners", "require_runtime"]
+__all__ = ["Runtime", "candidate_runners", "require_runtime", "unsupported"]
 
 Runtime = Literal["cpu", "cuda", "tensorrt"]
 
@@ -27,6 +27,13 @@ def candidate_runners(graph: Path, runtime: Runtime = "cpu", label: str = "") ->
         OrtRunner(graph, optimise=False, provider=runtime, label=label),
         OrtRunner(graph, provider=runtime, label=label),
     )
+
+
+def unsupported(precision: str, runtime: Runtime) -> str:
+    """Why the runtime cannot run graphs of this precision; empty where it can."""
+    if precision == "bfloat16" and runtime == "cpu":
+        return "ONNX Runtime has no bfloat16 kernels for the CPU: run toolkit parity --runtime cuda"
+    return ""
 
 
 def require_runtime(runtime: Runtime) -> None:

@@ -2,7 +2,7 @@
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Weighted
-from toolkit.runtime.jitter import JitteredSource
+from toolkit.runtime.jitter import ChangedSource, jitter
 from toolkit.runtime.ort import OrtRunner, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
@@ -11,9 +11,9 @@ from toolkit.runtime.tree import TracedEnsemble, TracedLeaf, TreeTrace
 
 __all__ = [
     "Array",
+    "ChangedSource",
     "EnsembleRunner",
     "Feeds",
-    "JitteredSource",
     "OrtRunner",
     "Outputs",
     "ProgramTrace",
@@ -24,5 +24,6 @@ __all__ = [
     "TracedLeaf",
     "TreeTrace",
     "Weighted",
+    "jitter",
     "providers",
 ]

@@ -9,6 +9,7 @@ happen to cancel. Runs with moved weights show others.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +19,15 @@ from torch import nn
 from toolkit.artifacts import TensorSpec
 from toolkit.sources import Source
 
-__all__ = ["JitteredSource", "jitter"]
+__all__ = ["ChangedSource", "jitter"]
 
 
 @dataclass(frozen=True)
-class JitteredSource:
-    """``source`` with every parameter moved by ``jitter``."""
+class ChangedSource:
+    """``source`` whose parameters ``change`` alters after they are loaded."""
 
     source: Source
-    seed: int
+    change: Callable[[nn.Module], None]
 
     @property
     def name(self) -> str:
@@ -54,9 +55,9 @@ class JitteredSource:
         return self.source.files
 
     def load(self, dtype: str = "float32") -> nn.Module:
-        """Load and move the weights."""
+        """Load and change the weights."""
         module = self.source.load(dtype)
-        jitter(module, self.seed)
+        self.change(module)
         return module
 
 
