@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -155,7 +156,12 @@ def summary(outcomes: Sequence[Outcome]) -> list[Row]:
     right = partial(_share, located, lambda one: bool(one.localised))
     if located:
         rows.append(Row(f"{len(located)} detected faults, node named", right(), "%", floor=95))
-    return [*rows, Row("kinds of faults", len({one.kind for one in faults}), "", floor=40)]
+    count = Counter(one.kind for one in faults)
+    rows.append(Row("kinds of faults", len(count), "", floor=40))
+    many = sum(places >= FULL.places for places in count.values())
+    # The quick run has one place for every kind in every family.
+    floor = 40 if max(count.values(), default=0) > len(FAMILIES) else None
+    return [*rows, Row(f"kinds with {FULL.places} places and more", many, "", floor=floor)]
 
 
 def missed(outcomes: Sequence[Outcome]) -> list[str]:
