@@ -41,6 +41,7 @@ _Row = Mapping[str, Any]
 class Gate:
     """One check of one output, with how much of its limit it used."""
 
+    level: str
     title: str
     status: str
     used: float | None
@@ -121,7 +122,8 @@ def _output(verdict: _Row, classes: Sequence[_Row]) -> OutputView:
 def _gate(check: _Row) -> Gate:
     bounded = check["limit"] > 0
     used = check["measured"] / check["limit"] if bounded else None
-    return Gate(_GATES[check["gate"]], check["status"], used, check["detail"], check["case"])
+    title = _GATES[check["gate"]]
+    return Gate(check["level"], title, check["status"], used, check["detail"], check["case"])
 
 
 def _summary(classes: Sequence[_Row], outputs: Sequence[OutputView]) -> Summary:
