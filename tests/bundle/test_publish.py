@@ -125,3 +125,11 @@ def test_parent_that_is_a_file_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match=r"cannot create .*file"), publishing(tmp_path / "file/b"):
         pytest.fail("the body must not run")
+
+
+def test_merged_checkpoint_is_no_bundle(tmp_path):
+    out = tmp_path / "merged"
+    out.mkdir()
+    (out / "manifest.json").write_text('{\n  "kind": "merge",\n  "files": {}\n}')
+    with pytest.raises(BundleError, match="not a bundle"), publishing(out):
+        pytest.fail("the body must not run")

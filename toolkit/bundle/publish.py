@@ -18,13 +18,15 @@ __all__ = ["MANIFEST", "Draft", "is_bundle", "publishing"]
 MANIFEST = "manifest.json"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_HEAD = 4096  # a manifest says its kind in its first lines
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether ``folder`` holds a manifest."""
-    return (folder / MANIFEST).is_file()
+    """Whether ``folder`` holds a manifest of ours; that of a merged checkpoint is another kind."""
+    path = folder / MANIFEST
+    return path.is_file() and b'"kind": "merge"' not in path.read_bytes()[:_HEAD]
 
 
 @dataclass
