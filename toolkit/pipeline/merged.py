@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolkit.merge import MergeOptions, from_mapping, merge_configs
+from toolkit.pipeline.scratch import in_scratch
 from toolkit.recipe import MergeModel
 from toolkit.sources import HuggingFaceSource
 
@@ -45,12 +43,12 @@ def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
         MergeError: If the models cannot be merged.
         CheckpointError: If a model's files are damaged.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="toolkit-merge-"))
-    try:
+
+    def merge(scratch: Path) -> MergedSource:
         options = MergeOptions(seed=seed, confined=True, folder=folder)
         report = merge_configs([from_mapping(model.merge)], scratch / model.name, options)
         parts = {path for part in report.plan.models.values() for path in part.files}
-        source = MergedSource(
+        return MergedSource(
             model.name,
             report.out,
             model.task,
@@ -58,8 +56,5 @@ def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
             report.plan.method,
             tuple(sorted(parts)),
         )
-    except BaseException:
-        shutil.rmtree(scratch)
-        raise
-    weakref.finalize(source, shutil.rmtree, scratch, ignore_errors=True)
-    return source
+
+    return in_scratch(merge)

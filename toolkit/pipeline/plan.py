@@ -6,9 +6,6 @@ seconds, not an export.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,7 @@ from toolkit.checkpoint import Checkpoint, open_checkpoint
 from toolkit.export import adopt_onnx
 from toolkit.pipeline.interface import join_inputs, resolve_output, resolve_shapes
 from toolkit.pipeline.merged import merged_source
+from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.recipe import (
     CheckpointModel,
@@ -187,15 +185,12 @@ def soup_members(model: SoupModel, recipe: Recipe, folder: Path) -> list[Source]
 
 def _soup(model: SoupModel, recipe: Recipe, folder: Path) -> Source:
     members = soup_members(model, recipe, folder)
-    scratch = Path(tempfile.mkdtemp(prefix="toolkit-soup-"))
-    try:
+
+    def make(scratch: Path) -> Source:
         report = make_soup_of(model, members, scratch / model.name, recipe.seed)
-        source = soup_source(model, members, report)
-    except BaseException:
-        shutil.rmtree(scratch)
-        raise
-    weakref.finalize(source, shutil.rmtree, scratch, ignore_errors=True)
-    return source
+        return soup_source(model, members, report)
+
+    return in_scratch(make)
 
 
 def _resolve_ensemble(model: EnsembleModel, recipe: Recipe, folder: Path) -> EnsemblePlan:
