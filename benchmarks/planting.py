@@ -196,7 +196,7 @@ def _with_polygraphy(outcomes: Sequence[Outcome], answers: Sequence[Answers]) ->
 def _located(outcome: Outcome, folder: Path, site: Site, proof: Proof, graph: Path) -> Outcome:
     """Ask where the fault is; right is a planted node, or one that reads what it computes."""
     plan = _subject(folder)[0].plan
-    samples = telling_cases(plan, proof.report, _SAMPLES)
+    samples = telling_cases(plan, proof.report, _SAMPLES, graph=graph)
     try:
         suspects = explain_graph(graph, _twin(folder), samples).suspects
     except (ToolkitError, GraphError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from toolkit.bundle import Bundle, open_bundle, versions
@@ -12,10 +13,10 @@ from toolkit.parity import ParityReport
 from toolkit.parity.explain import ExplainOptions, Explanation, Twin, explain
 from toolkit.pipeline.bundled import bundle_plan
 from toolkit.pipeline.plan import Plan
-from toolkit.pipeline.proof_cases import proof_cases
+from toolkit.pipeline.proof_cases import proof_cases, recorded
 from toolkit.pipeline.twin import fresh_twin
 from toolkit.progress import Progress, silent
-from toolkit.runtime import TreeTrace
+from toolkit.runtime import OrtRunner, TreeTrace
 
 __all__ = ["SAMPLES", "explain_bundle", "explain_graph", "telling_cases"]
 
@@ -46,7 +47,8 @@ def explain_bundle(
     bundle = open_bundle(folder, verify=False)
     plan = bundle_plan(bundle, allow_code=allow_code, root=root)
     with fresh_twin(plan, progress) as twin:
-        found = explain_graph(bundle.model, twin, telling_cases(plan, report), progress)
+        samples = telling_cases(plan, report, graph=bundle.model)
+        found = explain_graph(bundle.model, twin, samples, progress)
     return replace(found, notes=(*found.notes, *_other_versions(bundle)))
 
 
@@ -68,16 +70,35 @@ def explain_graph(
     return replace(found, notes=(*found.notes, *notes))
 
 
-def telling_cases(plan: Plan, report: ParityReport | None, count: int = SAMPLES) -> list[Case]:
+def telling_cases(
+    plan: Plan, report: ParityReport | None, count: int = SAMPLES, *, graph: Path
+) -> list[Case]:
     """Cases of the proof to look into: the worst of it, filled up with the first ones.
 
-    A case that drives the model through many steps is left out: what it feeds in a step depends on
-    what the graph gave before.
+    A case that drives the model through many steps gives its last step and one in the middle: they
+    start from caches that ``graph`` made, and whatever computes a step wrongly is seen in it.
     """
-    by_name = {case.name: case for case in proof_cases(plan) if case.drive is None}
+    cases = proof_cases(plan)
+    by_name = {case.name: case for case in cases}
     worst = [case.case for case in report.worst] if report is not None else []
-    names = dict.fromkeys([name for name in worst if name in by_name] + list(by_name))
-    return [by_name[name] for name in list(names)[:count]]
+    plain = [case.name for case in cases if case.drive is None]
+    names = dict.fromkeys([name for name in worst if name in by_name] + plain)
+    found: list[Case] = []
+    for name in names:
+        if len(found) >= count:
+            break
+        case = by_name[name]
+        found += [case] if case.drive is None else _steps(case, graph)
+    return found[:count]
+
+
+def _steps(case: Case, graph: Path) -> list[Case]:
+    feeds = recorded(case, OrtRunner(graph, optimise=False))
+    chosen = sorted({len(feeds) // 2, len(feeds) - 1})
+    return [
+        Case(f"{case.name}, step {n + 1}", case.kind, case.dims, partial(feeds.__getitem__, n))
+        for n in chosen
+    ]
 
 
 def _other_versions(bundle: Bundle) -> list[str]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from toolkit.feeds import Case, cases, real_cases
 from toolkit.parity import decode_cases
 from toolkit.pipeline.plan import Plan
+from toolkit.runtime import Array, Feeds, Outputs, Runner
 from toolkit.sources import HuggingFaceSource
 
-__all__ = ["proof_cases"]
+__all__ = ["proof_cases", "recorded"]
 
 
 def proof_cases(plan: Plan) -> tuple[Case, ...]:
@@ -26,6 +27,21 @@ def proof_cases(plan: Plan) -> tuple[Case, ...]:
     if settings.inputs is not None:
         real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, _tokenizer(plan))
     return (*real, *decoded, *drawn)
+
+
+def recorded(case: Case, runner: Runner) -> list[dict[str, Array]]:
+    """What a case feeds a model: once, or step by step where it feeds on the model's outputs."""
+    if case.drive is None:
+        return [case.feeds()]
+    steps: list[dict[str, Array]] = []
+    with runner as run:
+
+        def noted(feeds: Feeds) -> Outputs:
+            steps.append(dict(feeds))
+            return run(feeds)
+
+        case.run(noted)
+    return steps
 
 
 def _tokenizer(plan: Plan) -> Path | None:

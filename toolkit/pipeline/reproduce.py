@@ -17,10 +17,10 @@ from toolkit.errors import BundleError, ParityError
 from toolkit.feeds import Case
 from toolkit.pipeline.bundled import bundle_plan
 from toolkit.pipeline.plan import Plan
-from toolkit.pipeline.proof_cases import proof_cases
+from toolkit.pipeline.proof_cases import proof_cases, recorded
 from toolkit.pipeline.reference import output_specs, reference_runner
 from toolkit.progress import Progress, silent
-from toolkit.runtime import Array, Feeds, OrtRunner, Outputs, Runner
+from toolkit.runtime import Array, OrtRunner, Outputs, Runner
 
 __all__ = ["Bound", "SavedCase", "save_case"]
 
@@ -118,7 +118,7 @@ def save_case(  # noqa: PLR0913  (each is a different thing a user may say)
     plan = bundle_plan(bundle, allow_code=allow_code, root=root)
     case = _choose(proof_cases(plan), which)
     names = [spec.name for spec in output_specs(plan)]
-    steps = _record(case, OrtRunner(bundle.model))
+    steps = recorded(case, OrtRunner(bundle.model))
     results: list[dict[str, Outputs]] = [{} for _ in steps]
     runners: dict[str, Runner] = {
         "expected": reference_runner(plan, "float64"),
@@ -135,21 +135,6 @@ def save_case(  # noqa: PLR0913  (each is a different thing a user may say)
     title = case.name if len(steps) == 1 else f"{case.name}, step {number + 1} of {len(steps)}"
     _write(out, bundle.model, steps[number], results[number], _script(title, bounds))
     return SavedCase(out, title, bounds)
-
-
-def _record(case: Case, runner: Runner) -> list[dict[str, Array]]:
-    """What the case feeds the model: once, or step by step where it feeds on its own outputs."""
-    if case.drive is None:
-        return [case.feeds()]
-    steps: list[dict[str, Array]] = []
-    with runner as run:
-
-        def noted(feeds: Feeds) -> Outputs:
-            steps.append(dict(feeds))
-            return run(feeds)
-
-        case.run(noted)
-    return steps
 
 
 def _worst(steps: Sequence[tuple[Bound, ...]]) -> tuple[int, tuple[Bound, ...]]:

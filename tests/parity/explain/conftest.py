@@ -50,7 +50,9 @@ class Lab:
 def lab(folder, text):
     plan = make_plan(load_recipe(write_recipe(folder, text), allow_code=True), folder)
     with fresh_twin(plan) as twin:
-        yield Lab(plan, twin, onnx.load(twin.finished), telling_cases(plan, None))
+        yield Lab(
+            plan, twin, onnx.load(twin.finished), telling_cases(plan, None, graph=twin.finished)
+        )
 
 
 @pytest.fixture(scope="session")
