@@ -11,6 +11,8 @@
  ├─ ``CapabilityError``   this machine lacks what was asked for                 (exit 4)
  └─ ``IntegrityError``    files differ from their manifest                      (exit 5)
 
+``Interrupted``, a ``KeyboardInterrupt``, is Ctrl-C that left work to go on from   (exit 130).
+
 ``graphs.GraphError`` is the graph package's own and has the same two fields; the command line
 treats it alike. A message says what was found and what was wanted; the hint says what to do.
 """
@@ -26,6 +28,7 @@ __all__ = [
     "EngineError",
     "ExportError",
     "IntegrityError",
+    "Interrupted",
     "MergeError",
     "ParityError",
     "RecipeError",
@@ -89,3 +92,17 @@ class IntegrityError(ToolkitError):
     """Files on disk differ from what their manifest recorded."""
 
     exit_code = 5
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, where work was kept; everywhere else nothing is left behind.
+
+    Attributes:
+        hint: What was kept and how to go on.
+    """
+
+    exit_code: ClassVar[int] = 130
+
+    def __init__(self, hint: str) -> None:
+        super().__init__(hint)
+        self.hint = hint

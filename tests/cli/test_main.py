@@ -11,6 +11,7 @@ import typer
 from toolkit import __version__
 from toolkit.cli import app as app_module
 from toolkit.cli.table import COMMANDS, help_text
+from toolkit.errors import Interrupted
 
 
 def test_help_lists_every_command_with_its_summary(run):
@@ -102,6 +103,12 @@ def test_interrupt_is_said_and_exits_130(monkeypatch, capsys):
     monkeypatch.setattr(app_module, "_function", lambda name: failing(KeyboardInterrupt()))
     assert app_module.run_one("doctor", []) == 130
     assert capsys.readouterr().err.startswith("error: interrupted\n\nhint: nothing was left behind")
+
+
+def test_an_interrupt_that_keeps_work_says_how_to_go_on(monkeypatch, capsys):
+    monkeypatch.setattr(app_module, "_function", lambda name: failing(Interrupted("go on so")))
+    assert app_module.run_one("doctor", []) == 130
+    assert capsys.readouterr().err == "error: interrupted\n\nhint: go on so\n"
 
 
 def test_abort_is_an_interrupt(monkeypatch, capsys):

@@ -9,7 +9,14 @@ from toolkit.bundle.manifest import (
     hash_file,
     versions,
 )
-from toolkit.bundle.publish import MANIFEST, Draft, is_bundle, publishing
+from toolkit.bundle.publish import (
+    MANIFEST,
+    Draft,
+    is_bundle,
+    make_parents,
+    publishing,
+    put_in_place,
+)
 from toolkit.bundle.reading import Bundle, differences, open_bundle
 
 __all__ = [
@@ -24,7 +31,9 @@ __all__ = [
     "differences",
     "hash_file",
     "is_bundle",
+    "make_parents",
     "open_bundle",
     "publishing",
+    "put_in_place",
     "versions",
 ]

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.errors import BundleError
+from toolkit.errors import BundleError, ToolkitError
 
-__all__ = ["MANIFEST", "Draft", "is_bundle", "publishing"]
+__all__ = ["MANIFEST", "Draft", "is_bundle", "make_parents", "publishing", "put_in_place"]
 
 MANIFEST = "manifest.json"
 
@@ -54,7 +54,7 @@ def publishing(out: Path) -> Iterator[Draft]:
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100  (a link in the path is kept as it is)
     _check_target(out)
-    made = _make_parents(out.parent)
+    made = make_parents(out.parent, BundleError)
     _remove_stale(out)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
@@ -62,7 +62,7 @@ def publishing(out: Path) -> Iterator[Draft]:
         draft = Draft(partial, out)
         yield draft
         _check_target(draft.destination)
-        _replace(partial, draft.destination)
+        put_in_place(partial, draft.destination)
     except OSError as error:
         if error.errno in _FULL:
             raise BundleError(
@@ -88,15 +88,22 @@ def _check_target(out: Path) -> None:
         )
 
 
-def _make_parents(parent: Path) -> list[Path]:
-    """Create missing parents; innermost first, so that they can be removed in this order."""
+def make_parents(parent: Path, failure: type[ToolkitError]) -> list[Path]:
+    """Create missing parents of an output folder.
+
+    Returns:
+        Those that were made, innermost first, so that they can be removed in this order.
+
+    Raises:
+        ToolkitError: As ``failure``, if they cannot be created or written into.
+    """
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BundleError(f"cannot create {parent}: {error.strerror}") from error
+        raise failure(f"cannot create {parent}: {error.strerror}") from error
     if not os.access(parent, os.W_OK):
-        raise BundleError(f"cannot write into {parent}: permission denied")
+        raise failure(f"cannot write into {parent}: permission denied")
     return missing
 
 
@@ -108,12 +115,15 @@ def _remove_stale(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _replace(partial: Path, out: Path) -> None:
-    """Put ``partial`` at ``out``; where something is there the two change places in one call."""
+def put_in_place(partial: Path, out: Path) -> None:
+    """Rename ``partial`` to ``out``; what was there changes places with it and is removed."""
     if not out.exists():
         partial.rename(out)
-    elif not _exchange(partial, out):
-        # No renameat2 here: the old bundle steps aside, and comes back if the rename fails.
+        return
+    if _exchange(partial, out):
+        shutil.rmtree(partial)
+    else:
+        # No renameat2 here: the old folder steps aside, and comes back if the rename fails.
         aside = partial.with_name(partial.name + "-old")
         out.rename(aside)
         try:

@@ -16,7 +16,7 @@ import typer
 
 from graphs import GraphError
 from toolkit.cli.table import COMMANDS
-from toolkit.errors import ToolkitError
+from toolkit.errors import Interrupted, ToolkitError
 
 __all__ = ["build", "run_all", "run_one"]
 
@@ -97,8 +97,10 @@ def _guarded(call: Callable[[], Any]) -> int:
         context = error.ctx
         where = context.command_path if context else "toolkit"
         return _fail(_one_line(error.format_message()), f"{where} --help", 2)
-    except (_Interrupted, KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", "nothing was left behind; run it again to start over", 130)
+    except (_Interrupted, KeyboardInterrupt, typer.Abort) as error:
+        kept = next((e for e in (error, error.__cause__) if isinstance(e, Interrupted)), None)
+        hint = kept.hint if kept else "nothing was left behind; run it again to start over"
+        return _fail("interrupted", hint, 130)
     except BrokenPipeError:
         # The reader of our output went away (head, less): nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

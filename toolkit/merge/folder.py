@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolkit.bundle import MANIFEST
-from toolkit.errors import MergeError
+from toolkit.bundle import MANIFEST, make_parents, put_in_place
+from toolkit.errors import Interrupted, MergeError
 
 __all__ = ["JOURNAL", "Journal", "check_target", "writing"]
 
@@ -102,12 +102,13 @@ def writing(out: Path, *, force: bool, resume: bool) -> Iterator[tuple[Path, Pat
 
     Raises:
         MergeError: If ``out`` cannot be used, or another merge is writing it.
+        Interrupted: After Ctrl-C, if finished files are kept.
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100  (a link in the path is kept as it is)
     check_target(out, force=force)
     partial = out.parent / f".{out.name}.merging"
     state = partial / _STATE
-    made = _make_folder(out.parent)
+    made = make_parents(out.parent, MergeError)
     lock = _locked(partial, state)
     keep = False
     try:
@@ -115,9 +116,12 @@ def writing(out: Path, *, force: bool, resume: bool) -> Iterator[tuple[Path, Pat
             _clear(partial)
         yield partial, state
         shutil.rmtree(state)
-        _publish(partial, out)
-    except KeyboardInterrupt:
+        put_in_place(partial, out)
+    except KeyboardInterrupt as error:
         keep = (state / JOURNAL).exists() or any(state.glob(f"*/{JOURNAL}"))
+        if keep:
+            hint = "the finished files are kept: --resume goes on from them"
+            raise Interrupted(hint) from error
         raise
     finally:
         os.close(lock)
@@ -126,17 +130,6 @@ def writing(out: Path, *, force: bool, resume: bool) -> Iterator[tuple[Path, Pat
             if not out.exists():
                 for folder in made:
                     folder.rmdir()
-
-
-def _make_folder(parent: Path) -> list[Path]:
-    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MergeError(f"cannot create {parent}: {error.strerror}") from error
-    if not os.access(parent, os.W_OK):
-        raise MergeError(f"cannot write into {parent}: permission denied")
-    return missing
 
 
 def _locked(partial: Path, state: Path) -> int:
@@ -162,17 +155,3 @@ def _clear(partial: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _publish(partial: Path, out: Path) -> None:
-    if not out.exists():
-        partial.rename(out)
-        return
-    aside = out.parent / f".{out.name}.replaced-{os.getpid()}"
-    out.rename(aside)
-    try:
-        partial.rename(out)
-    except OSError:
-        aside.rename(out)
-        raise
-    shutil.rmtree(aside)
