@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolkit.bundle import Manifest, is_bundle
 from toolkit.errors import ToolkitError
+
+if TYPE_CHECKING:
+    from toolkit.checkpoint import Checkpoint
 
 __all__ = ["Inspection", "Section", "inspect_path"]
 
@@ -70,11 +73,12 @@ def inspect_path(path: Path) -> Inspection:
 
 
 def _checkpoint(path: Path) -> Inspection:
-    from toolkit.checkpoint import open_checkpoint  # noqa: PLC0415
+    from toolkit.checkpoint import open_checkpoint, tied  # noqa: PLC0415
 
     checkpoint = open_checkpoint(path)
+    ties = tied(checkpoint)
     rows = [
-        (name, entry.dtype, list(entry.shape), entry.nbytes)
+        (name, entry.dtype, list(entry.shape), ties.get(name, ""), entry.nbytes)
         for name, (_, entry) in checkpoint.tensors.items()
     ]
     facts = {
@@ -82,10 +86,22 @@ def _checkpoint(path: Path) -> Inspection:
         "dtypes": ", ".join(sorted({str(row[1]) for row in rows})),
         "files": len(checkpoint.files),
         "tensors": len(rows),
-        "bytes": sum(row[3] for row in rows),
+        "bytes": checkpoint.nbytes,
+        "tied weights": _ties(checkpoint, ties),
     }
-    columns = ("name", "dtype", "shape", "bytes")
+    columns = ("name", "dtype", "shape", "stored as well in", "bytes")
     return Inspection("checkpoint", facts, (Section("tensors", columns, tuple(rows)),))
+
+
+def _ties(checkpoint: Checkpoint, ties: Mapping[str, str]) -> str:
+    """What the configuration says of the output head, and tensors that are stored twice."""
+    said = checkpoint.config.get("tie_word_embeddings")
+    stored = [f"{name} equals {first}, both are stored" for name, first in ties.items()]
+    if stored:
+        return "; ".join(stored)
+    if said:
+        return "the output head is the input embedding (tie_word_embeddings), stored once"
+    return "none" if said is not None or checkpoint.config else "not known without a config.json"
 
 
 def _onnx(path: Path) -> Inspection:

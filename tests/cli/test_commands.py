@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from tests.workshop import RECIPE, write_huggingface
 
@@ -71,6 +73,25 @@ def test_inspect_counts_bytes_of_tensors(run, shop):
         "inner.weight": 96, "inner.bias": 16,
     }  # fmt: skip
     assert found["bytes"] == 112
+
+
+def test_inspect_shows_tied_weights(run, shop):
+    head = np.arange(12, dtype=np.float32).reshape(4, 3)
+    tensors = {"embed.weight": head, "lm_head.weight": head, "other.weight": head + 1}
+    folder = shop / "tied"
+    for tie, stored in ((True, ["embed.weight"]), (False, list(tensors)), (True, list(tensors))):
+        folder.mkdir(exist_ok=True)
+        text = json.dumps({"vocab_size": 4, "tie_word_embeddings": tie})
+        (folder / "config.json").write_text(text)
+        save_file({name: tensors[name] for name in stored}, folder / "model.safetensors")
+        found = json.loads(run("inspect", "tied", "--json").out)
+        twice = {row["name"]: row["stored as well in"] for row in found["tensors"]}
+        if len(stored) == 1:
+            assert "is the input embedding" in found["tied weights"]
+        else:
+            assert found["tied weights"] == "lm_head.weight equals embed.weight, both are stored"
+            assert twice == {"embed.weight": "", "lm_head.weight": "embed.weight",
+                             "other.weight": ""}  # fmt: skip
 
 
 @pytest.mark.parametrize(

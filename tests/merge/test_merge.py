@@ -21,7 +21,7 @@ from tests.merge.models import (
     weights,
 )
 from toolkit.checkpoint import open_checkpoint
-from toolkit.errors import MergeError
+from toolkit.errors import Interrupted, MergeError
 from toolkit.merge import MergeOptions, merge, merge_state_dicts, plan
 
 LINEAR = """
@@ -103,6 +103,21 @@ def test_the_manifest_hashes_every_file_and_accounts_for_every_input_tensor(fold
             assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest["tensors"] == {name: {"a": name, "b": name} for name in shapes()}
     assert manifest["unused"] == []
+
+
+def test_the_manifest_knows_its_inputs_by_size_and_header(folder):
+    run(folder, LINEAR)
+    inputs = json.loads((folder / "out" / "manifest.json").read_text())["models"]
+    for model in ("a", "b"):
+        file = folder / model / "model.safetensors"
+        content = file.read_bytes()
+        header = content[: 8 + int.from_bytes(content[:8], "little")]
+        assert inputs[model]["files"] == {
+            file.name: {
+                "bytes": len(content),
+                "header_sha256": hashlib.sha256(header).hexdigest(),
+            }
+        }
 
 
 def test_tensors_that_go_nowhere_are_in_the_manifest_with_the_reason(folder):
@@ -235,10 +250,6 @@ def test_diagnostics_tell_norms_cosines_conflicts_and_branches(folder):
 # Resuming and stopping.
 
 
-class Stop(KeyboardInterrupt):
-    pass
-
-
 def stopping_after(count):
     """A progress that presses Ctrl-C in the middle."""
     seen = []
@@ -246,7 +257,7 @@ def stopping_after(count):
     def progress(*told):
         seen.append(told)
         if len(seen) == count:
-            raise Stop
+            raise KeyboardInterrupt
 
     return progress
 
@@ -255,7 +266,7 @@ def test_a_stopped_merge_leaves_no_output_and_resumes_to_the_same_bytes(folder):
     run(folder, DARE, "whole", threads=1, shard_bytes=3000)
     options = MergeOptions(threads=1, shard_bytes=3000)
     path = config(folder, DARE)
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted, match="--resume goes on"):
         merge(path, folder / "out", options, stopping_after(12))
     assert not (folder / "out").exists()
     partial = folder / ".out.merging"
@@ -276,14 +287,14 @@ def test_a_stopped_merge_leaves_no_output_and_resumes_to_the_same_bytes(folder):
 
 def test_a_merge_of_something_else_is_not_resumed(folder):
     options = MergeOptions(threads=1, shard_bytes=3000)
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted, match="--resume goes on"):
         merge(config(folder, DARE), folder / "out", options, stopping_after(12))
     with pytest.raises(MergeError, match="inputs, config or options have changed since"):
         run(folder, TIES, threads=1, shard_bytes=3000, resume=True)
 
 
 def test_without_resume_a_stopped_merge_starts_again(folder):
-    with pytest.raises(Stop):
+    with pytest.raises(Interrupted, match="--resume goes on"):
         merge(
             config(folder, DARE), folder / "out", MergeOptions(threads=1, shard_bytes=3000),
             stopping_after(12),

@@ -14,6 +14,7 @@ from toolkit.checkpoint.header import (
     read_header,
 )
 from toolkit.checkpoint.pickles import PICKLE_SUFFIXES, conversion_command
+from toolkit.checkpoint.ties import tied
 
 __all__ = [
     "DTYPE_BITS",
@@ -26,4 +27,5 @@ __all__ = [
     "conversion_command",
     "open_checkpoint",
     "read_header",
+    "tied",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ def manifest(plan: MergePlan, written: Written, folder: Path, seed: int) -> dict
         "method": plan.method,
         "seed": seed,
         "models": {
-            reference: {"files": {f.name: f.stat().st_size for f in model.files}}
+            reference: {"files": {f.name: _identity(f) for f in model.files}}
             for reference, model in plan.models.items()
         },
         "tensors": {
@@ -134,6 +135,15 @@ def manifest(plan: MergePlan, written: Written, folder: Path, seed: int) -> dict
         ],
         "files": {**written.files, **files},
     }
+
+
+def _identity(file: Path) -> dict[str, Any]:
+    """Size, and the SHA-256 of what safetensors puts first: its length and its header."""
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        header = stream.read(int.from_bytes(start, "little"))
+    digest = hashlib.sha256(start + header).hexdigest()
+    return {"bytes": file.stat().st_size, "header_sha256": digest}
 
 
 def _json(value: Mapping[str, Any]) -> str:
