@@ -142,6 +142,11 @@ CONFIGS: Mapping[str, tuple[str, str, float]] = {
     "sce": ("sce", _BASE + "parameters: {select_topk: 0.6}\n" + _PLAIN, CANCELLED),
     "nearswap": ("nearswap", _BASE + "parameters: {t: 0.001}\nmodels: [{model: a}]\n", CANCELLED),
     "arcee_fusion": ("arcee_fusion", _BASE + "models: [{model: a}]\n", ON_THRESHOLD),
+    "arcee_fusion, float64": (
+        "arcee_fusion",
+        _BASE + "models: [{model: a}]\ndtype: float64\n",
+        CANCELLED,
+    ),
     "passthrough": ("passthrough", _SLICES, 0.0),
 }
 
@@ -184,7 +189,8 @@ def run(*, quick: bool) -> list[Row]:
 def _write_config(folder: Path, name: str, method: str, text: str) -> tuple[Path, Path]:
     stem = name.replace(",", "").replace(" ", "-")
     path = folder / f"{stem}.yml"
-    path.write_text(f"merge_method: {method}\n{text}dtype: float32\nout_dtype: bfloat16\n")
+    dtype = "" if "dtype:" in text else "dtype: float32\n"
+    path.write_text(f"merge_method: {method}\n{text}{dtype}out_dtype: bfloat16\n")
     return path, folder / f"peer-{stem}"
 
 
