@@ -76,6 +76,19 @@ def test_a_healthy_decoder_passes_and_every_step_is_compared():
     assert row.agreed == row.rows
 
 
+def test_errors_are_kept_step_by_step_beside_pytorchs_own():
+    """A cache that loses a little in every step shows errors that grow; PyTorch's do not."""
+    report = proof(lambda past, key: key * np.float32(1 + 1e-4))
+    (decode,) = (s for s in report.steps if s.case.startswith("decode 32 steps"))
+    assert (decode.candidate, decode.output) == ("candidate", "logits")
+    assert len(decode.errors) == len(decode.baseline) == 32
+    first, last = np.mean(decode.errors[:4]), np.mean(decode.errors[-4:])
+    assert last > 4 * first > 0
+    assert max(decode.baseline) < 1e-6
+    healthy = proof(lambda past, key: key)
+    assert {s.case for s in healthy.steps} == {case.name for case in healthy.cases}
+
+
 @pytest.mark.parametrize("place", [-1, 3])
 def test_a_stale_slot_of_the_cache_fails(place):
     def stale(past, key):

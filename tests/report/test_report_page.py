@@ -45,6 +45,15 @@ def page(healthy):
     return render_report(ReportContext("digits", healthy))
 
 
+def test_a_decode_is_drawn_step_by_step(healthy):
+    steps = {"candidate": "candidate", "output": "logits", "case": "decode 3 steps"}
+    row = {**steps, "errors": [1e-7, 0.0, 3e-7], "baseline": [1e-7, 2e-7, 1e-7]}
+    page = render_report(ReportContext("digits", {**healthy, "steps": [row]}))
+    assert "Step by step" in page
+    assert 'aria-label="Errors of logits in decode 3 steps"' in page
+    assert "Step by step" not in render_report(ReportContext("digits", healthy))
+
+
 class Elements(HTMLParser):
     """Start tags with their attributes, and the text outside style elements."""
 

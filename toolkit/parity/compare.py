@@ -13,7 +13,7 @@ from toolkit.parity.behaviour import Behaviour
 from toolkit.parity.histogram import LogHistogram
 from toolkit.parity.options import Precision, Space
 
-__all__ = ["Deviation", "Mismatch", "compare"]
+__all__ = ["Deviation", "Mismatch", "by_step", "compare"]
 
 _Array = npt.NDArray[Any]
 _Floats = npt.NDArray[np.float64]
@@ -53,6 +53,7 @@ class Deviation:
         histogram: Of the errors.
         mismatches: How many positions are not comparable; ``first_mismatch`` is one of them.
         behaviour: The comparison as distributions, for those.
+        steps: Root mean square error of each step, of cases that have steps.
     """
 
     n: int
@@ -67,6 +68,7 @@ class Deviation:
     mismatches: int = 0
     first_mismatch: Mismatch | None = None
     behaviour: Behaviour | None = None
+    steps: tuple[float, ...] = ()
 
 
 def compare(
@@ -103,6 +105,15 @@ def compare(
     deviation.rms = float(np.sqrt(total / reference.size))
     deviation.first_mismatch = _unravel(deviation.first_mismatch, reference.shape)
     return deviation
+
+
+def by_step(reference: _Array, candidate: _Array, scale: float) -> tuple[float, ...]:
+    """The error over all rows of each step of [rows, steps, …]; not finite pairs do not count."""
+    wanted, found = (np.asarray(array, np.float64) for array in (reference, candidate))
+    comparable = np.isfinite(wanted) & np.isfinite(found)
+    off = np.subtract(found, wanted, out=np.zeros_like(wanted), where=comparable) / scale
+    axes = tuple(axis for axis in range(off.ndim) if axis != 1)
+    return tuple(float(error) for error in np.sqrt(np.square(off).mean(axis=axes)))
 
 
 def _blocks(reference: _Array, candidate: _Array) -> Iterator[tuple[int, _Floats, _Floats]]:

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
-from toolkit.parity.compare import Deviation, compare
+from toolkit.parity.compare import Deviation, by_step, compare
 from toolkit.parity.options import OutputSpec, Precision
 from toolkit.parity.store import OutputStore
 from toolkit.parity.sweep import sweep
@@ -90,8 +90,25 @@ def measure(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are 
         found = attempt(run, case)
         for output in outputs:
             measured[index, output.name] = _compare(found, output, store, index, precision)
+            _note_steps(measured[index, output.name], case, found, store, (index, output))
         progress(run.name, index + 1, len(cases))
     return measured
+
+
+def _note_steps(
+    deviation: Deviation | Broken,
+    case: Case,
+    found: Outputs | Broken,
+    store: OutputStore,
+    which: tuple[int, OutputSpec],
+) -> None:
+    """Note the distributions of each step, where a model feeds on what it gave before."""
+    index, output = which
+    if case.drive is None or isinstance(deviation, Broken) or isinstance(found, Broken):
+        return
+    if output.space != "values" and found[output.name].ndim > 2:
+        wanted = store[index, output.name]
+        deviation.steps = by_step(wanted, found[output.name], deviation.scale)
 
 
 def attempt(run: Runner, case: Case) -> Outputs | Broken:

@@ -22,6 +22,7 @@ from toolkit.parity.results import (
     WorstCase,
     verdict_of,
 )
+from toolkit.parity.steps import StepErrors, step_errors
 from toolkit.parity.store import OutputStore
 from toolkit.parity.tables import class_results
 from toolkit.progress import Progress, silent
@@ -89,6 +90,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         classes=_all(found.classes for found in findings),
         healthy=_all(found.healthy for found in findings),
         worst=_all(found.worst for found in findings),
+        steps=_all(found.steps for found in findings),
     )
 
 
@@ -124,6 +126,7 @@ class _Findings:
     classes: list[ClassResult]
     healthy: list[ClassResult]
     worst: list[WorstCase]
+    steps: list[StepErrors]
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class _Proof:
         healthy = [self._measure(runner, group.precision) for runner in group.baselines]
         for one in healthy:
             _require_whole(one.cases, self.cases)
-        found = _Findings([], [], self._healthy_rows(healthy), [])
+        found = _Findings([], [], self._healthy_rows(healthy), [], [])
         for runner in group.candidates:
             self._judge(self._measure(runner, group.precision), healthy, group, found)
         return found
@@ -172,6 +175,9 @@ class _Proof:
             judged[output.name] = every
             found.verdicts.append(judge_output(judging, output, mine.cases, every))
             found.classes.extend(class_results(mine.name, output.name, every, tolerance))
+            found.steps.extend(
+                step_errors(mine.name, output.name, self.cases, mine.cases, judging.baselines)
+            )
         tried = self.cases[mine.law_case]
         limits = {
             name: one.limits for name, every in judged.items() for one in every if one.case is tried

@@ -13,6 +13,7 @@ from typing import Literal
 
 from toolkit.errors import ParityError
 from toolkit.parity.options import Precision, Space, Tolerance
+from toolkit.parity.steps import StepErrors
 from toolkit.parity.wire import dump, load
 
 __all__ = [
@@ -196,6 +197,7 @@ class ParityReport:
         classes: The numbers, for each candidate, output and kind of case.
         healthy: The same for the baseline.
         worst: The cases nearest to their limit or farthest over it, worst first.
+        steps: Step by step, for cases in which a model feeds on what it gave before.
     """
 
     verdict: Literal["passed", "failed"]
@@ -212,6 +214,7 @@ class ParityReport:
     classes: tuple[ClassResult, ...]
     healthy: tuple[ClassResult, ...]
     worst: tuple[WorstCase, ...]
+    steps: tuple[StepErrors, ...] = ()
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from math import ceil, floor, log10
 from typing import Any
 
-__all__ = ["Curve", "error_histogram"]
+__all__ = ["Curve", "Steps", "error_histogram", "step_plot"]
 
 # matplotlib writes literal colours; these stand-ins become CSS variables afterwards.
 _INK, _MUTED, _LIMIT = "#010101", "#020202", "#030303"
@@ -34,6 +35,15 @@ class Curve:
     filled: bool = False
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The error of every step of a case."""
+
+    label: str
+    errors: Sequence[float]
+    filled: bool = False
+
+
 def error_histogram(curves: Sequence[Curve], limit: float | None, title: str) -> str:
     """Share of elements by size of error, over a logarithmic axis, with the limit marked.
 
@@ -42,6 +52,20 @@ def error_histogram(curves: Sequence[Curve], limit: float | None, title: str) ->
         limit: The strictest limit on the largest error, relative to the scale.
         title: Read to those who cannot see the figure, and the seed of the SVG's identifiers.
     """
+    return _figure(lambda axes: _draw(axes, curves, limit), title)
+
+
+def step_plot(runs: Sequence[Steps], title: str) -> str:
+    """The error of every step on a logarithmic axis: whether errors grow with the cache.
+
+    Args:
+        runs: The healthy error first, filled; then the candidates.
+        title: As for ``error_histogram``.
+    """
+    return _figure(lambda axes: _draw_steps(axes, runs), title)
+
+
+def _figure(draw: Callable[[Any], None], title: str) -> str:
     import matplotlib as mpl  # noqa: PLC0415  (slow to load; only a written report needs it)
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -52,7 +76,7 @@ def error_histogram(curves: Sequence[Curve], limit: float | None, title: str) ->
         figure.patch.set_alpha(0)
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        _draw(axes, curves, limit)
+        draw(axes)
         text = io.StringIO()
         figure.savefig(text, format="svg")
     return _inline(text.getvalue(), title)
@@ -82,11 +106,37 @@ def _draw(axes: Any, curves: Sequence[Curve], limit: float | None) -> None:
     _decorate(axes)
 
 
+def _draw_steps(axes: Any, runs: Sequence[Steps]) -> None:
+    axes.set_facecolor("none")
+    lines = cycle(zip(_LINES, _DASHES, strict=True))
+    for run in runs:
+        steps = range(1, len(run.errors) + 1)
+        # A logarithmic axis has no place for an exact step.
+        errors = [error or float("nan") for error in run.errors]
+        if run.filled:
+            axes.fill_between(steps, errors, color=_MUTED, alpha=0.35, label=run.label)
+            continue
+        colour, dashes = next(lines)
+        axes.plot(steps, errors, color=colour, linestyle=dashes, linewidth=1.6, label=run.label)
+    axes.set_yscale("log")
+    sizes = [error for run in runs for error in run.errors if error]
+    if sizes:  # whole decades: what rounding does from step to step should not look like a trend
+        axes.set_ylim(10 ** floor(log10(min(sizes))), 10 ** ceil(log10(max(sizes)) + 1e-9))
+    axes.yaxis.set_minor_formatter("")
+    axes.set_xlabel("step", color=_MUTED)
+    axes.set_ylabel("error, relative to the scale", color=_MUTED)
+    _style(axes)
+
+
 def _decorate(axes: Any) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("error, relative to the output's scale", color=_MUTED)
     axes.set_ylabel("% of elements", color=_MUTED)
     axes.set_ylim(bottom=0)
+    _style(axes)
+
+
+def _style(axes: Any) -> None:
     axes.tick_params(which="both", colors=_MUTED, labelcolor=_MUTED, length=3)
     for name, spine in axes.spines.items():
         spine.set_visible(name == "bottom")

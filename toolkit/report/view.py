@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolkit.report.plots import Curve, error_histogram
+from toolkit.report.plots import Curve, Steps, error_histogram, step_plot
 
-__all__ = ["Figure", "Gate", "OutputView", "Summary", "View", "arrange"]
+__all__ = ["Figure", "Gate", "OutputView", "StepFigure", "Summary", "View", "arrange"]
 
 _GATES = {
     "ran": "Every case ran",
@@ -70,6 +70,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class StepFigure:
+    """The errors of one case step by step, in all runtimes."""
+
+    name: str
+    case: str
+    svg: str
+
+
+@dataclass(frozen=True)
 class Summary:
     """The figures at the top; None where they do not apply."""
 
@@ -92,6 +101,7 @@ class View:
     wholes: tuple[OutputView, ...]
     figures: tuple[Figure, ...]
     more_figures: int
+    steps: tuple[StepFigure, ...]
 
 
 def arrange(parity: _Row) -> View:
@@ -107,6 +117,7 @@ def arrange(parity: _Row) -> View:
         wholes=tuple(output for output in outputs if not output.name),
         figures=tuple(_figure(name, parity) for name in names[:_MOST_FIGURES]),
         more_figures=max(0, len(names) - _MOST_FIGURES),
+        steps=tuple(_step_figures(parity)),
     )
 
 
@@ -154,6 +165,16 @@ def _figure(name: str, parity: _Row) -> Figure:
         for curve in curves
     )
     return Figure(name, error_histogram(curves, min(limits, default=None), title), exact)
+
+
+def _step_figures(parity: _Row) -> Iterator[StepFigure]:
+    rows = parity.get("steps", ())
+    for output, case in dict.fromkeys((row["output"], row["case"]) for row in rows):
+        own = [row for row in rows if (row["output"], row["case"]) == (output, case)]
+        healthy = next((row["baseline"] for row in own if row["baseline"]), None)
+        runs = [Steps(parity["baseline"] or "", healthy, filled=True)] if healthy else []
+        runs += [Steps(row["candidate"], row["errors"]) for row in own]
+        yield StepFigure(output, case, step_plot(runs, f"Errors of {output} in {case}"))
 
 
 def _curve(output: str, runner: str | None, rows: Sequence[_Row], *, filled: bool = False) -> Curve:
