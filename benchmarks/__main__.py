@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib
 import json
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 from benchmarks.machine import machine, versions
 from benchmarks.report import page, show
 
+# Results of whole runs, for a page that is written without running all again.
+KEPT = Path(__file__).parent.parent / "build" / "benchmarks"
 # One module each, with `run(*, quick) -> list[Row]`; the text is what the list prints.
 BENCHMARKS = {
     "cli_startup": "toolkit --help against python -c pass",
@@ -29,12 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     """Return 0, or 1 when a bound does not hold."""
     arguments = _parser().parse_args(argv)
     if arguments.write:
-        return _write(arguments.write, quick=arguments.quick)
+        return _write(arguments.write, quick=arguments.quick, kept=arguments.kept)
     if arguments.name is None:
         for name, text in BENCHMARKS.items():
             print(f"{name:<18} {text}")
         return 0
     result = measure(arguments.name, quick=arguments.quick)
+    if not arguments.quick:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        (KEPT / f"{arguments.name}.json").write_text(json.dumps(result), encoding="utf-8")
     if arguments.json:
         json.dump(result, sys.stdout, indent=2)
         print()
@@ -48,6 +54,7 @@ def measure(name: str, *, quick: bool) -> dict[str, object]:
     rows = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
     return {
         "benchmark": name,
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "command": f"python -m benchmarks {name}" + (" --quick" if quick else ""),
         "machine": machine(),
         "versions": versions(),
@@ -56,10 +63,16 @@ def measure(name: str, *, quick: bool) -> dict[str, object]:
     }
 
 
-def _write(destination: Path, *, quick: bool) -> int:
-    """Run all, each in a process of its own, so that none inherits threads or memory."""
+def _write(destination: Path, *, quick: bool, kept: bool) -> int:
+    """Run all, each in a process of its own, so that none inherits threads or memory.
+
+    With ``kept``, those that were run before, not quickly, are taken from that run.
+    """
     results = []
     for name in BENCHMARKS:
+        if kept and (KEPT / f"{name}.json").exists():
+            results.append(json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8")))
+            continue
         print(f"running {name}", file=sys.stderr)
         command = [sys.executable, "-m", "benchmarks", name, "--json"]
         done = subprocess.run(
@@ -82,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, smaller models")
     parser.add_argument("--write", type=Path, metavar="FILE", help="run all and write a page")
+    parser.add_argument(
+        "--kept", action="store_true", help="with --write: run only what build/benchmarks lacks"
+    )
     return parser
 
 

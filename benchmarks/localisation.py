@@ -36,7 +36,7 @@ def run(*, quick: bool) -> list[Row]:
             export = time.perf_counter() - started
             graph = folder / "planted.onnx"
             site = planted(onnx.load(twin.finished), FAULT, 2, graph)
-            samples = telling_cases(plan, None, SAMPLES)
+            samples = telling_cases(plan, None, SAMPLES, graph=graph)
             for _ in range(3 if quick else 7):
                 started = time.perf_counter()
                 found.append(explain_graph(graph, twin, samples))

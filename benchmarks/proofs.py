@@ -25,7 +25,8 @@ from toolkit.artifacts import OnnxModel, TensorSpec
 from toolkit.errors import ToolkitError
 from toolkit.feeds import Case
 from toolkit.parity import ParityReport, Structure
-from toolkit.pipeline import Plan, prove
+from toolkit.pipeline import Plan, halves, prove
+from toolkit.pipeline.halves import Halves
 from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.prove import prove_plan
 from toolkit.pipeline.reference import baseline_runners, reference_runner
@@ -160,10 +161,10 @@ class Subject:
     def prove(self, graph: Path) -> Proof:
         """Run ``toolkit``'s proof on a graph."""
         kept: dict[bytes, Outputs] = {}
-        structure = self.structure
+        halves = self.halves
         runners = Keeping(graph, kept=kept, optimise=False), Keeping(graph, kept=kept)
         # A remark on the plan, measured in PyTorch: no gate, and the same for every graph.
-        remark = patch.object(prove, "detection_floor", lambda *_: 0.0, create=True)
+        remark = patch.object(prove, "detection_floor", lambda *_: 0.0)
         with (
             remark,
             patch.multiple(
@@ -171,7 +172,7 @@ class Subject:
                 reference_runner=lambda *_: self.reference,
                 baseline_runners=lambda *_: self.baselines,
                 candidate_runners=lambda *_: runners,
-                _structure=lambda *_: nullcontext(structure),
+                half_precision=lambda *_: nullcontext(halves),
             ),
         ):
             try:
@@ -180,20 +181,22 @@ class Subject:
                 return Proof(None, error.message, kept)
 
     @cached_property
-    def structure(self) -> Structure | None:
-        """For half precision, what proves the float32 graph of the plan: no fault is in it."""
+    def halves(self) -> Halves | None:
+        """For half precision, what takes part beside the graph that ships: no fault is in it."""
         with (
             _graphs_by(self.write_whole),
-            prove._structure(self.plan, "cpu", "float64", silent) as found,
+            halves.half_precision(self.plan, "cpu", "float64", silent) as found,
         ):
             if found is None:
                 return None
-            runners = [
-                tuple(map(Remembering, side)) for side in (found.baselines, found.candidates)
-            ]
-            for runner in runners[1]:
+            own = found.structure
+            structure = Structure(
+                *(tuple(map(Remembering, side)) for side in (own.baselines, own.candidates))
+            )
+            baseline = Remembering(found.baseline)
+            for runner in (*map(_remembering, structure.candidates), baseline):
                 runner.open()  # its file lives as long as this context
-            return Structure(*runners)
+            return Halves(structure, Remembering(found.reference), baseline)
 
     def change(self, healthy: Proof, faulty: Proof) -> float:
         """The largest change of any output in any case, in units of PyTorch's own error.
@@ -237,10 +240,15 @@ def _graphs_by(write: Callable[[Plan, Path], None] | None) -> AbstractContextMan
     if write is None:
         return nullcontext()
     return patch.multiple(
-        prove,
+        halves,
         export_leaves=lambda *_: {},
         fuse_leaves=lambda plan, _exported, out, _passes: write(plan, out),
     )
+
+
+def _remembering(runner: Runner) -> Remembering:
+    assert isinstance(runner, Remembering)
+    return runner
 
 
 def _rms(value: Array) -> float:

@@ -68,6 +68,7 @@ def _where(result: Mapping[str, Any]) -> str:
     place = result["machine"]
     packages = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     return (
-        f"{place['processor']}, {place['cores']} cores, {place['memory']}, {place['system']}. "
+        f"{result['date']}: {place['processor']}, {place['cores']} cores, {place['memory']}, "
+        f"{place['system']}. "
         f"{packages}."
     )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphs.rewriting import rewrite
     from graphs.tree import Combination, Ensemble, Leaf
     from graphs.weights import Weights
+    from graphs.widening import round_constants, widen
 
 __all__ = [
     "CONTRACTS",
@@ -58,6 +59,8 @@ __all__ = [
     "lift",
     "outline",
     "rewrite",
+    "round_constants",
+    "widen",
 ]
 
 _HOMES = {
@@ -85,6 +88,8 @@ _HOMES = {
     "outline": "graphs.outlining",
     "Weights": "graphs.weights",
     "rewrite": "graphs.rewriting",
+    "round_constants": "graphs.widening",
+    "widen": "graphs.widening",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
     "Leaf": "graphs.tree",

@@ -55,6 +55,18 @@ def test_a_bound_that_does_not_hold_exits_with_1(fake, capsys):
     assert "onnxruntime" in result["versions"]
 
 
+def test_a_page_may_take_results_of_runs_before(fake, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(program, "BENCHMARKS", {"fake": "for this test"})
+    fake(1.25)
+    assert program.main(["fake", "--quick"]) == 0
+    assert not (tmp_path / "kept").exists()  # a quick run is not kept
+    assert program.main(["fake"]) == 0
+    assert program.main(["--write", str(tmp_path / "page.md"), "--kept"]) == 0
+    assert "| fake / floor | 1.25 |" in (tmp_path / "page.md").read_text()
+    assert "running fake" not in capsys.readouterr().err
+
+
 def test_an_unknown_benchmark_is_a_usage_error_that_lists_the_names(capsys):
     with pytest.raises(SystemExit) as stop:
         program.main(["nothing"])

@@ -7,6 +7,7 @@ import pytest
 
 from tests.parity.fakes import FakeRunner
 from toolkit.artifacts import DimRange, TensorSpec
+from toolkit.feeds import cases
 from toolkit.parity import OutputSpec, ParityOptions, decode_cases, prove
 
 INPUTS = (
@@ -25,21 +26,25 @@ EMBED, PLACE, OUT = RNG.standard_normal((11, 4)), RNG.standard_normal((64, 4)), 
 class Decoder(FakeRunner):
     """One causal attention layer; ``change`` is what goes wrong with the cache it gives."""
 
-    def __init__(self, name, dtype="float32", change=lambda past, key: key):
+    def __init__(self, name, dtype="float32", change=lambda past, key: key, masked=True):
         super().__init__(name, lambda x: {})
         self.inputs = INPUTS
-        self._dtype, self._change = dtype, change
+        self._dtype, self._change, self._masked = dtype, change, masked
 
     def __call__(self, feeds):
         cast = self._dtype
         ids, places = feeds["input_ids"], feeds["position_ids"]
         hidden = (EMBED[ids] + PLACE[places]).astype(cast)
-        past_key, past_value = (feeds[n][:, 0].astype(cast) for n in list(feeds)[1:3])
+        caches = ("past_key_values.0.key", "past_key_values.0.value")
+        past_key, past_value = (feeds[name][:, 0].astype(cast) for name in caches)
         key = np.concatenate([past_key, np.tanh(hidden)], 1)
         value = np.concatenate([past_value, hidden], 1)
         scores = hidden @ key.transpose(0, 2, 1)
         seen = np.arange(key.shape[1]) <= past_key.shape[1] + np.arange(ids.shape[1])[:, None]
-        weight = np.exp(np.where(seen, scores, -1e9))
+        if self._masked:
+            seen = seen & (feeds["attention_mask"][:, None] != 0)
+        scores = np.where(seen, scores, -1e9)  # finite, so one that sees nothing sees all alike
+        weight = np.exp(scores - scores.max(-1, keepdims=True))
         mixed = weight / weight.sum(-1, keepdims=True) @ value
         key = self._change(past_key.shape[1], key)
         return {
@@ -87,6 +92,22 @@ def test_errors_are_kept_step_by_step_beside_pytorchs_own():
     assert max(decode.baseline) < 1e-6
     healthy = proof(lambda past, key: key)
     assert {s.case for s in healthy.steps} == {case.name for case in healthy.cases}
+
+
+@pytest.mark.parametrize(("masked", "status"), [(True, "pass"), (False, "fail")])
+def test_padding_in_the_cache_and_after_it_is_not_read(masked, status):
+    report = prove(
+        Decoder("64", "float64"),
+        [Decoder("32")],
+        [Decoder("candidate", masked=masked)],
+        cases(INPUTS, SHAPES, seed=0, count=4),
+        [OutputSpec(n, "logits" if n == "logits" else "values") for n in OUTPUTS],
+        ParityOptions(inputs=INPUTS),
+    )
+    laws = next(v for v in report.verdicts if not v.output)
+    found = {check.gate: check for check in laws.checks}
+    assert found["padding content"].status == status
+    assert found["padding length"].detail == "the mask covers a cache too"
 
 
 @pytest.mark.parametrize("place", [-1, 3])

@@ -6,6 +6,7 @@ which shows how large a healthy error is) and every candidate over the same case
 """
 
 from toolkit.parity.decode import decode_cases
+from toolkit.parity.joining import joined
 from toolkit.parity.options import OutputSpec, ParityOptions, Precision, Space, Structure, Tolerance
 from toolkit.parity.prove import prove
 from toolkit.parity.results import (
@@ -35,6 +36,7 @@ __all__ = [
     "check_files",
     "decode_cases",
     "hash_files",
+    "joined",
     "prove",
     "schema",
 ]

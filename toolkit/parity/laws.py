@@ -104,19 +104,16 @@ def _padding_content(subject: Subject) -> _Pairs | str:
     layout = subject.layout
     if layout.mask is None:
         return "there is no attention mask"
-    if layout.positions is None:
-        return "the mask covers a cache too"
     mask = subject.feeds[layout.mask]
     if mask.all():
         return "no case has padding"
     rng = np.random.default_rng(0)
     changed = dict(subject.feeds)
     for spec in layout.inputs:
-        array = subject.feeds[spec.name]
-        if spec.role == "values" and array.shape[: mask.ndim] == mask.shape:
-            other = rng.permutation(array.reshape(-1, *array.shape[2:])).reshape(array.shape)
-            chosen = (mask != 0).reshape(mask.shape + (1,) * (array.ndim - mask.ndim))
-            changed[spec.name] = np.where(chosen, array, other)
+        hidden = layout.padding(spec, subject.case.dims, mask)
+        if spec.role == "values" and hidden is not None:
+            array = subject.feeds[spec.name]
+            changed[spec.name] = np.where(hidden, rng.permuted(array), array)
     return _at_valid(subject, mask, subject.again(changed), mask)
 
 
@@ -137,9 +134,11 @@ def _padding_length(subject: Subject) -> _Pairs | str:
 
 def _at_valid(subject: Subject, mask: _Array, found: Outputs, other_mask: _Array) -> _Pairs | str:
     pairs = {}
+    spans = subject.layout.spans
+    new = subject.case.dims[spans[-1]] if len(spans) > 1 else None
     for name, array in subject.found.items():
-        wanted = subject.layout.valid(mask, array)
-        given = subject.layout.valid(other_mask, found[name])
+        wanted = subject.layout.valid(mask, array, new)
+        given = subject.layout.valid(other_mask, found[name], new)
         if wanted is not None and given is not None:
             pairs[name] = (wanted, given)
     return pairs or "it is not clear which dimension of the outputs counts positions"

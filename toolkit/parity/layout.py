@@ -26,19 +26,44 @@ class Layout:
         rows: The symbol every input's first dimension has; None if there is none.
         mask: Name of the attention mask; None if there is none.
         positions: The symbol of the mask's last dimension if that is one symbol.
+        spans: The symbols that the mask's last dimension adds up, in order: one, or those of a
+            cache and of what is new.
     """
 
     inputs: tuple[TensorSpec, ...]
     rows: str | None
     mask: str | None
     positions: str | None
+    spans: tuple[str, ...]
 
-    def valid(self, mask: _Array, output: _Array) -> _Array | None:
+    def padding(self, spec: TensorSpec, dims: Mapping[str, int], mask: _Array) -> _Array | None:
+        """Where ``spec`` lies under padding, to broadcast against it; None if it has no positions.
+
+        ``mask`` is [rows, positions]; a cache [rows, heads, past, width] lies under its first part.
+        """
+        start = 0
+        for span in self.spans:
+            stop = start + dims[span]
+            if span in spec.shape[1:]:
+                axis = spec.shape.index(span)
+                shape = [len(mask), *[1] * (len(spec.shape) - 1)]
+                shape[axis] = dims[span]
+                hidden: _Array = (mask[:, start:stop] == 0).reshape(shape)
+                return hidden
+            start = stop
+        return None
+
+    def valid(self, mask: _Array, output: _Array, new: int | None = None) -> _Array | None:
         """``output`` at the positions where ``mask`` [rows, positions] is not 0.
 
         An output without positions is valid as a whole; None where it is not clear which of its
-        dimensions counts positions.
+        dimensions counts positions. With a cache, ``new`` of the positions are new ones, which
+        outputs [rows, new, …] have; caches [rows, heads, positions, width] have all.
         """
+        if new is not None:
+            if output.ndim == 4 and output.shape[2] == mask.shape[1]:
+                return self.valid(mask, np.moveaxis(output, 2, 1))
+            return self.valid(mask[:, mask.shape[1] - new :], output)
         if output.shape[: mask.ndim] == mask.shape:
             kept: _Array = output[mask != 0]
             return kept
@@ -59,24 +84,28 @@ def layout_of(inputs: Sequence[TensorSpec]) -> Layout:
         rows=rows if isinstance(rows, str) else None,
         mask=mask.name if mask else None,
         positions=last if isinstance(last, str) and " " not in last else None,
+        spans=tuple(last.split(" + ")) if isinstance(last, str) else (),
     )
 
 
 def richest_case(cases: Sequence[Case], layout: Layout) -> int | None:
-    """The index of a case with two rows or more, padded if any is; None if there is none."""
+    """The index of a case with two rows or more, padded if any is; None if there is none.
+
+    Padding on the left before padding on the right, which a causal model could not read anyway.
+    """
     order = {"padded": 0, "corner": 1, "near corner": 2, "random": 3}
     able = [
-        (order.get(case.kind, 4), index)
+        (order.get(case.kind, 4), case.mask is None, index)
         for index, case in enumerate(cases)
         if case.drive is None
         and layout.rows
         and case.dims.get(layout.rows, 1) > 1
         and 0 not in case.dims.values()
     ]
-    for _, index in sorted(able):
+    for *_, index in sorted(able):
         if layout.mask is None or not cases[index].feeds()[layout.mask].all():
             return index
-    return min(able)[1] if able else None
+    return min(able)[-1] if able else None
 
 
 def widened(feeds: Mapping[str, _Array], layout: Layout, extra: int) -> dict[str, _Array]:

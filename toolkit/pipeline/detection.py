@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from torch import nn
 
 from toolkit.feeds import cases
-from toolkit.parity import Tolerance
 from toolkit.parity.compare import compare
 from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.reference import output_specs, reference_runner
@@ -19,37 +19,37 @@ from toolkit.runtime import Feeds, Outputs, Runner
 __all__ = ["detection_floor"]
 
 _CASES = 3
+_MATRICES = 4
 _DEFECT = 1e-3
 
 
-def detection_floor(plan: Plan, exact: str, tolerance: Tolerance) -> float:
-    """The relative defect of one weight matrix that just leaves the budget.
+def detection_floor(plan: Plan, exact: str, limit: float) -> float:
+    """The relative defect of a weight matrix that just leaves an error's limit.
 
-    Measured: PyTorch in the precision that ships gives the healthy error, PyTorch in ``exact``
-    with the middle one of its weight matrices scaled by 1.001 gives the error per defect.
+    Measured in PyTorch: four matrices from first to last, one at a time, are scaled by 1.001.
 
     Args:
         plan: The models.
         exact: Precision of the reference.
-        tolerance: The bounds.
+        limit: The largest root mean square error, relative to the output's scale.
 
     Returns:
-        The median over the models' outputs and the first cases; infinite if the matrix changes
-        nothing.
+        Of the matrix whose defects show least, the median over the first cases; infinite if a
+        matrix changes nothing.
     """
     output = output_specs(plan)[0]
     made = cases(plan.inputs, plan.shapes, seed=plan.recipe.parity_seed, count=0)
     feeds = [case.feeds() for case in islice(made, _CASES)]
     right = _run(reference_runner(plan, exact), feeds)
-    own = _run(reference_runner(plan, plan.recipe.export.precision), feeds)
-    wrong = _run(reference_runner(plan, exact, _scale_the_middle), feeds)
     floors = []
-    for one, healthy, defect in zip(right, own, wrong, strict=True):
-        error = compare(one[output.name], healthy[output.name], "values").rms
-        moved = compare(one[output.name], defect[output.name], "values").rms
-        limit = tolerance.budget_rms * error
-        floors.append(limit / (moved / _DEFECT) if moved > 0 else np.inf)
-    return float(np.median(floors))
+    for place in range(_MATRICES):
+        wrong = _run(reference_runner(plan, exact, partial(_scale, place=place)), feeds)
+        moved = [
+            compare(one[output.name], defect[output.name], "values").rms
+            for one, defect in zip(right, wrong, strict=True)
+        ]
+        floors.append(np.median([limit / (m / _DEFECT) if m > 0 else np.inf for m in moved]))
+    return float(max(floors))
 
 
 def _run(runner: Runner, feeds: Sequence[Feeds]) -> list[Outputs]:
@@ -57,8 +57,9 @@ def _run(runner: Runner, feeds: Sequence[Feeds]) -> list[Outputs]:
         return [run(one) for one in feeds]
 
 
-def _scale_the_middle(module: nn.Module) -> None:
+def _scale(module: nn.Module, place: int) -> None:
+    """Scale one of the module's matrices, ``place`` of ``_MATRICES`` on the way to the last."""
     matrices = [weight for weight in module.parameters() if weight.dim() == 2]
     if matrices:
         with torch.no_grad():
-            matrices[len(matrices) // 2].mul_(1 + _DEFECT)
+            matrices[place * (len(matrices) - 1) // (_MATRICES - 1)].mul_(1 + _DEFECT)

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from toolkit.bundle import Bundle, open_bundle
 from toolkit.errors import BundleError
@@ -15,15 +11,15 @@ from toolkit.parity import (
     Check,
     ParityOptions,
     ParityReport,
-    Structure,
     Tolerance,
     Verdict,
     check_files,
     hash_files,
+    joined,
     prove,
 )
 from toolkit.pipeline.detection import detection_floor
-from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
+from toolkit.pipeline.halves import half_precision, prove_widened
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.reference import (
@@ -72,7 +68,11 @@ def prove_plan(
         inputs=plan.inputs,
         notes=notes,
     )
-    with _structure(plan, runtime, exact, progress) as structure:
+
+    def told(what: str, done: int, total: int) -> None:
+        progress(f"prove: {what}", done, total)
+
+    with half_precision(plan, runtime, exact, progress) as halves:
         report = prove(
             reference=reference_runner(plan, exact),
             baselines=baseline_runners(plan, precision, exact),
@@ -80,15 +80,12 @@ def prove_plan(
             cases=proof_cases(plan),
             outputs=output_specs(plan),
             options=options,
-            progress=lambda what, done, total: progress(f"prove: {what}", done, total),
-            structure=structure,
+            progress=told,
+            structure=halves.structure if halves else None,
         )
-    if precision != "float32":
-        floor = detection_floor(plan, exact, options.tolerance)
-        report = report.with_note(
-            f"detection floor of {precision}: its budget does not see one weight matrix scaled by"
-            f" less than about {100 * floor:.2g} %; the structure is proven in float32"
-        )
+        if halves:
+            widened = prove_widened(plan, graph, halves, options, runtime, told)
+            report = joined(report, widened).with_note(_floor(plan, exact, widened))
     if lacking:
         check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
         report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))
@@ -96,25 +93,15 @@ def prove_plan(
     return report.with_files(static, hash_files(graph))
 
 
-@contextmanager
-def _structure(
-    plan: Plan, runtime: Runtime, exact: str, progress: Progress
-) -> Iterator[Structure | None]:
-    """The plan's graph in float32, where another precision ships: rounding would hide defects."""
-    recipe = plan.recipe
-    if recipe.export.precision == "float32":
-        yield None
-        return
-    full = recipe.export.model_copy(update={"precision": "float32"})
-    whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
-    with TemporaryDirectory() as folder:
-        exported = export_leaves(whole, Path(folder), progress)
-        graph = Path(folder) / "float32.onnx"
-        fuse_leaves(whole, exported, graph, asked_passes(whole))
-        yield Structure(
-            baselines=baseline_runners(whole, "float32", exact),
-            candidates=candidate_runners(graph, runtime, label=", in float32"),
-        )
+def _floor(plan: Plan, exact: str, widened: ParityReport) -> str:
+    """The detection floor, in words."""
+    name = output_specs(plan)[0].name
+    rows = [row for row in widened.classes if row.output == name and row.rms_limit is not None]
+    floor = detection_floor(plan, exact, max(row.rms_limit or 0.0 for row in rows))
+    return (
+        f"detection floor of {plan.recipe.export.precision}: a weight matrix scaled by less than"
+        f" about {100 * floor:.2g} % is not seen; the computation itself is proven in float32"
+    )
 
 
 def prove_bundle(  # noqa: PLR0913  (each is an option of the command)

@@ -15,6 +15,7 @@ from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
 from toolkit.runtime import (
     ChangedSource,
     EnsembleRunner,
+    NarrowedSource,
     OrtRunner,
     Renamed,
     Runner,
@@ -22,11 +23,12 @@ from toolkit.runtime import (
     Weighted,
     jitter,
 )
-from toolkit.sources import HuggingFaceSource
+from toolkit.sources import HuggingFaceSource, Source
 
 __all__ = [
     "available_memory",
     "baseline_runners",
+    "narrowed_runner",
     "output_specs",
     "reference_precision",
     "reference_runner",
@@ -34,6 +36,7 @@ __all__ = [
 
 
 Change = Callable[[nn.Module], None]
+Wrap = Callable[[Source], Source]
 
 
 def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Runner:
@@ -44,7 +47,20 @@ def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Ru
     An ONNX member means what ONNX Runtime, without optimisations, makes of its own file; it
     stays in the file's precision.
     """
-    return _runner(plan.root, dtype, change)
+    return _runner(plan.root, dtype, _changed(change), optimise=change is not None)
+
+
+def narrowed_runner(plan: Plan, precision: str, dtype: str) -> Runner:
+    """A runner that computes the recipe in ``dtype`` with the weights it has in ``precision``."""
+
+    def narrowed(source: Source) -> Source:
+        return NarrowedSource(source, precision)
+
+    return _runner(plan.root, dtype, narrowed)
+
+
+def _changed(change: Change | None) -> Wrap | None:
+    return None if change is None else lambda source: ChangedSource(source, change)
 
 
 def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
@@ -91,26 +107,28 @@ def baseline_runners(plan: Plan, dtype: str, reference: str = "float64") -> tupl
     """
     plain: list[Change | None] = [None] if dtype != reference else []
     moved = [partial(jitter, seed=seed) for seed in (1, 2)] if dtype == "float32" else []
-    return tuple(_runner(plan.root, dtype, change) for change in (*plain, *moved))
+    return tuple(reference_runner(plan, dtype, change) for change in (*plain, *moved))
 
 
-def _runner(node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None) -> Runner:
-    runner = _own_names(node, dtype, change)
+def _runner(
+    node: LeafPlan | EnsemblePlan, dtype: str, wrap: Wrap | None, *, optimise: bool = False
+) -> Runner:
+    runner = _own_names(node, dtype, wrap, optimise=optimise)
     return Renamed(runner, node.rename) if node.rename else runner
 
 
-def _own_names(node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None) -> Runner:
+def _own_names(
+    node: LeafPlan | EnsemblePlan, dtype: str, wrap: Wrap | None, *, optimise: bool
+) -> Runner:
     if isinstance(node, EnsemblePlan):
         members = [
-            Weighted(_runner(member, dtype, change), weight)
+            Weighted(_runner(member, dtype, wrap, optimise=optimise), weight)
             for member, weight in zip(node.members, node.weights, strict=True)
         ]
         return EnsembleRunner(members, node.combine, node.space, node.output)
     if isinstance(node.origin, OnnxModel):
-        return OrtRunner(node.origin.path, optimise=change is not None)
-    if change is None:
-        return TorchRunner(node.origin, dtype)
-    return TorchRunner(ChangedSource(node.origin, change), dtype)
+        return OrtRunner(node.origin.path, optimise=optimise)
+    return TorchRunner(wrap(node.origin) if wrap else node.origin, dtype)
 
 
 def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:

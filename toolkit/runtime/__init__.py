@@ -2,7 +2,7 @@
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Weighted
-from toolkit.runtime.jitter import ChangedSource, jitter
+from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
 from toolkit.runtime.ort import OrtRunner, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
@@ -14,6 +14,7 @@ __all__ = [
     "ChangedSource",
     "EnsembleRunner",
     "Feeds",
+    "NarrowedSource",
     "OrtRunner",
     "Outputs",
     "ProgramTrace",

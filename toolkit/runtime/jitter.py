@@ -18,16 +18,16 @@ from torch import nn
 
 from toolkit.artifacts import TensorSpec
 from toolkit.sources import Source
+from toolkit.sources.base import torch_dtype
 
-__all__ = ["ChangedSource", "jitter"]
+__all__ = ["ChangedSource", "NarrowedSource", "jitter"]
 
 
 @dataclass(frozen=True)
-class ChangedSource:
-    """``source`` whose parameters ``change`` alters after they are loaded."""
+class _Other:
+    """What ``source`` is, but for its weights."""
 
     source: Source
-    change: Callable[[nn.Module], None]
 
     @property
     def name(self) -> str:
@@ -54,11 +54,29 @@ class ChangedSource:
         """The source's files."""
         return self.source.files
 
+
+@dataclass(frozen=True)
+class ChangedSource(_Other):
+    """``source`` whose parameters ``change`` alters after they are loaded."""
+
+    change: Callable[[nn.Module], None]
+
     def load(self, dtype: str = "float32") -> nn.Module:
         """Load and change the weights."""
         module = self.source.load(dtype)
         self.change(module)
         return module
+
+
+@dataclass(frozen=True)
+class NarrowedSource(_Other):
+    """``source`` with the weights it has in ``precision``, whatever it is computed in."""
+
+    precision: str
+
+    def load(self, dtype: str = "float32") -> nn.Module:
+        """Load in ``precision`` and convert."""
+        return self.source.load(self.precision).to(torch_dtype(dtype))
 
 
 def jitter(module: nn.Module, seed: int) -> None:
