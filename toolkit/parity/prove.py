@@ -43,8 +43,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
 ) -> ParityReport:
     """Compare every candidate with the reference, and judge the difference by the baselines'.
 
-    Each runner is entered once, runs all cases and is left before the next is entered, so two
-    models are never in memory together.
+    Each runner is left before the next is entered: one model is in memory at a time.
 
     Args:
         reference: Gives the right answers, in float64 where that fits.
