@@ -11,7 +11,7 @@ from benchmarks.rows import Row
 
 
 @pytest.fixture
-def fake(monkeypatch):
+def fake(monkeypatch, tmp_path):
     """A benchmark of one row whose value the test chooses."""
 
     def install(value: float) -> None:
@@ -19,6 +19,7 @@ def fake(monkeypatch):
         module.run = lambda *, quick: [Row("fake / floor", value, "x", (1.0, 3.0), bound=2.0)]
         monkeypatch.setitem(sys.modules, "benchmarks.fake", module)
         monkeypatch.setitem(program.BENCHMARKS, "fake", "for this test")
+        monkeypatch.setattr(program, "KEPT", tmp_path / "kept")
 
     return install
 
@@ -56,7 +57,6 @@ def test_a_bound_that_does_not_hold_exits_with_1(fake, capsys):
 
 
 def test_a_page_may_take_results_of_runs_before(fake, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(program, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(program, "BENCHMARKS", {"fake": "for this test"})
     fake(1.25)
     assert program.main(["fake", "--quick"]) == 0
