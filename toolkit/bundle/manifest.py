@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolkit._version import __version__
+from toolkit.artifacts import TensorSpec
 from toolkit.errors import BundleError
 
 __all__ = [
@@ -57,7 +58,13 @@ class TensorRecord(_Record):
     shape: tuple[int | str, ...]
     low: float | None = None
     high: float | None = None
-    role: str = "values"
+    role: Literal["values", "mask"] = "values"
+
+    def spec(self) -> TensorSpec:
+        """The same for whoever runs the graph."""
+        return TensorSpec(
+            self.name, self.dtype, self.shape, low=self.low, high=self.high, role=self.role
+        )
 
 
 class EngineRecord(_Record):

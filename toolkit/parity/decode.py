@@ -19,73 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import Shapes, TensorSpec
-from toolkit.feeds import Case, make_feeds
+from toolkit.feeds import PRESENT, Caches, Case, caches_of, make_feeds
 from toolkit.feeds.cases import Arrays, Model
 
-__all__ = ["Caches", "caches_of", "decode_cases"]
+__all__ = ["decode_cases"]
 
-_PAST, _PRESENT = "past_key_values.", "present."
 _STEPS = 32
 
 _Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Caches:
-    """A decoder's inputs by what they are for.
-
-    Attributes:
-        inputs: All of them.
-        ids: Name of the token ids [batch, sequence].
-        mask: Name of the attention mask [batch, past + sequence], if there is one.
-        positions: Name of the position ids [batch, sequence], if there are any.
-        past: Names of the caches.
-    """
-
-    inputs: tuple[TensorSpec, ...]
-    ids: str
-    mask: str | None
-    positions: str | None
-    past: tuple[str, ...]
-
-    def feeds(self, ids: _Array, past: Mapping[str, _Array]) -> Arrays:
-        """The inputs for ``ids`` [batch, new] after what ``past`` holds."""
-        rows, new = ids.shape
-        known = next(iter(past.values())).shape[2]
-        made: Arrays = {self.ids: ids, **{name: past[name] for name in self.past}}
-        for spec in self.inputs:
-            if spec.name == self.mask:
-                made[spec.name] = np.ones((rows, known + new), spec.dtype)
-            elif spec.name == self.positions:
-                places = np.arange(known, known + new, dtype=spec.dtype)
-                made[spec.name] = np.broadcast_to(places, ids.shape)
-        return made
-
-    def empty(self, rows: int) -> dict[str, _Array]:
-        """Caches of nothing."""
-        shapes = {spec.name: spec for spec in self.inputs if spec.name in self.past}
-        return {
-            name: np.zeros(
-                [rows, *(dim if isinstance(dim, int) else 0 for dim in spec.shape[1:])], spec.dtype
-            )
-            for name, spec in shapes.items()
-        }
-
-    def kept(self, found: Arrays) -> dict[str, _Array]:
-        """What a run gave, as the next run's caches."""
-        return {name: found[_PRESENT + name.removeprefix(_PAST)] for name in self.past}
-
-
-def caches_of(inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Caches | None:
-    """The caches of a decoder by Hugging Face's names; None for any other model."""
-    past = tuple(spec.name for spec in inputs if spec.name.startswith(_PAST))
-    ids = next((s.name for s in inputs if s.name.endswith("input_ids")), None)
-    given = {_PRESENT + name.removeprefix(_PAST) for name in past}
-    if not past or ids is None or not given <= set(outputs) or "logits" not in outputs:
-        return None
-    mask = next((spec.name for spec in inputs if spec.role == "mask"), None)
-    positions = next((s.name for s in inputs if s.name.endswith("position_ids")), None)
-    return Caches(tuple(inputs), ids, mask, positions, past)
 
 
 def decode_cases(
@@ -141,7 +82,7 @@ class _Decode:
             if len(self.tokens) == step:
                 self.tokens.append(logits[-1].argmax(-1).astype(ids.dtype))
             ids = self.tokens[step]
-        last = {name: found[name] for name in found if name.startswith(_PRESENT)}
+        last = {name: found[name] for name in found if name.startswith(PRESENT)}
         return {"logits": np.concatenate(logits, axis=1), **last}
 
 
@@ -163,5 +104,5 @@ class _Split:
         head = model(self.caches.feeds(ids[:, :first], empty))
         tail = model(self.caches.feeds(ids[:, first:], self.caches.kept(head)))
         logits = np.concatenate([head["logits"], tail["logits"]], axis=1)
-        last = {name: tail[name] for name in tail if name.startswith(_PRESENT)}
+        last = {name: tail[name] for name in tail if name.startswith(PRESENT)}
         return {"logits": logits, **last}

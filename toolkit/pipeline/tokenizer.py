@@ -16,8 +16,9 @@ __all__ = ["copy_tokenizer"]
 _FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
-    "chat_template.jinja",
+    "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
+_ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def copy_tokenizer(plan: Plan, folder: Path) -> None:
@@ -47,6 +48,17 @@ def copy_tokenizer(plan: Plan, folder: Path) -> None:
         for file in _FILES:
             if (source.folder / file).is_file():
                 shutil.copyfile(source.folder / file, folder / file)
+        _write_ends(source.folder, folder / "generation_config.json")
+
+
+def _write_ends(model: Path, out: Path) -> None:
+    """Where a folder says only in ``config.json`` which tokens begin and end a text, say it too."""
+    if out.exists():
+        return
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    ends = {key: config[key] for key in _ENDS if config.get(key) is not None}
+    if ends.get("eos_token_id") is not None:
+        out.write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
 
 
 def _vocabulary(folder: Path) -> Any:

@@ -3,7 +3,7 @@
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Weighted
 from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
-from toolkit.runtime.ort import OrtRunner, providers
+from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
@@ -18,6 +18,7 @@ __all__ = [
     "OrtRunner",
     "Outputs",
     "ProgramTrace",
+    "Provider",
     "Renamed",
     "Runner",
     "TorchRunner",
@@ -26,5 +27,6 @@ __all__ = [
     "TreeTrace",
     "Weighted",
     "jitter",
+    "open_session",
     "providers",
 ]

@@ -15,7 +15,7 @@ from toolkit.runtime.base import Feeds, Outputs
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OrtRunner", "Provider", "providers"]
+__all__ = ["OrtRunner", "Provider", "open_session", "providers"]
 
 # ONNX Runtime's type strings for the dtypes in ``toolkit.artifacts.DTYPES``.
 _DTYPES = {
@@ -94,20 +94,13 @@ class OrtRunner:
         Raises:
             ExportError: If ONNX Runtime refuses the file.
         """
-        ort = _onnxruntime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 4  # errors are raised; printed as well, they read like bugs
-        if not self._optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        try:
-            self._session = ort.InferenceSession(
-                self._model(options), options, providers=_PROVIDERS[self._provider]
-            )
-        except ort.capi.onnxruntime_pybind11_state.Fail as error:
-            raise ExportError(f"ONNX Runtime refuses {self._path.name}: {error}") from error
-        except _refusals(ort) as error:
-            raise ExportError(f"ONNX Runtime refuses {self._path.name}: {error}") from error
+        self._session = open_session(
+            self._path,
+            optimise=self._optimise,
+            threads=self._threads,
+            weights=self._weights,
+            provider=self._provider,
+        )
         return self
 
     def __exit__(
@@ -127,27 +120,50 @@ class OrtRunner:
         values: list[np.ndarray[Any, Any]] = session.run(names, given)
         return dict(zip(names, values, strict=True))
 
-    def _model(self, options: Any) -> str | bytes:
-        if self._weights is None:
-            return str(self._path)
-        # ONNX Runtime looks elsewhere only for a model that it is given as bytes.
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self._weights)
-        )
-        # Such a session runs now and then; threads that spin in between take time from the rest.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return self._path.read_bytes()
-
     def _open(self) -> onnxruntime.InferenceSession:
         if self._session is None:
             raise RuntimeError("OrtRunner is used outside its with block")
         return self._session
 
 
+def open_session(
+    path: Path,
+    *,
+    optimise: bool = True,
+    threads: int = 0,
+    weights: Path | None = None,
+    provider: Provider = "cpu",
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session of a file; arguments as for ``OrtRunner``.
+
+    Raises:
+        CapabilityError: If ONNX Runtime is not installed.
+        ExportError: If it refuses the file.
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors are raised; printed as well, they read like bugs
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    model: str | bytes = str(path)
+    if weights is not None:
+        # ONNX Runtime looks elsewhere only for a model that it is given as bytes.
+        entry = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(entry, str(weights))
+        # Such a session runs now and then; threads that spin in between take time from the rest.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        model = path.read_bytes()
+    try:
+        return ort.InferenceSession(model, options, providers=_PROVIDERS[provider])
+    except _refusals(ort) as error:
+        raise ExportError(f"ONNX Runtime refuses {path.name}: {error}") from error
+
+
 def _refusals(ort: Any) -> tuple[type[Exception], ...]:
     state = ort.capi.onnxruntime_pybind11_state
-    return (state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf, state.NotImplemented,
-            state.NoSuchFile, state.RuntimeException)  # fmt: skip
+    return (state.Fail, state.InvalidArgument, state.InvalidGraph, state.InvalidProtobuf,
+            state.NotImplemented, state.NoSuchFile, state.RuntimeException)  # fmt: skip
 
 
 def providers() -> tuple[str, ...]:
