@@ -1,7 +1,8 @@
 """What runs a model: PyTorch, ONNX Runtime, or an ensemble of either, all behind one protocol."""
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
-from toolkit.runtime.ensemble import EnsembleRunner, Weighted
+from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
+from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.jitter import ChangedSource, jitter
 from toolkit.runtime.ort import OrtRunner, providers
 from toolkit.runtime.program import ProgramTrace
@@ -14,6 +15,8 @@ __all__ = [
     "ChangedSource",
     "EnsembleRunner",
     "Feeds",
+    "GateRule",
+    "Gating",
     "OrtRunner",
     "Outputs",
     "ProgramTrace",
@@ -24,6 +27,9 @@ __all__ = [
     "TracedLeaf",
     "TreeTrace",
     "Weighted",
+    "interpolate",
+    "interpolate_gated",
     "jitter",
+    "log_weights",
     "providers",
 ]
