@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tree import Combination, Ensemble, Leaf
+    from graphs.tree import Combination, Ensemble, Gate, Leaf
     from graphs.weights import Weights
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Difference",
     "Ensemble",
     "Exposure",
+    "Gate",
     "GraphError",
     "Leaf",
     "NearMiss",
@@ -87,6 +88,7 @@ _HOMES = {
     "rewrite": "graphs.rewriting",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
+    "Gate": "graphs.tree",
     "Leaf": "graphs.tree",
 }
 

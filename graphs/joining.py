@@ -11,7 +11,7 @@ import onnx_ir as ir
 from graphs.errors import GraphError
 from graphs.members import Member
 from graphs.tensors import values_of
-from graphs.tree import Ensemble, Leaf
+from graphs.tree import Ensemble, Leaf, parts_of
 
 __all__ = ["Dim", "dims_of", "join_inputs", "name_inputs", "signature"]
 
@@ -39,7 +39,7 @@ def name_inputs(tree: Leaf | Ensemble, members: Mapping[str, Member], prefix: st
         names = {name: name for name in members[prefix].inputs}
     else:
         inside = [member for path, member in members.items() if path.startswith(prefix)]
-        below = [name_inputs(m, members, f"{prefix}{m.name}/") for m in tree.members]
+        below = [name_inputs(m, members, f"{prefix}{m.name}/") for m in parts_of(tree)]
         names = {name: name for name in sorted(set().union(*below))}
     unknown = [key for key in tree.rename if key not in names]
     if unknown:
