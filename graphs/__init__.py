@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from graphs.passes.common_subexpressions import CommonSubexpressions
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
+    from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
     from graphs.tree import Combination, Ensemble, Gate, Leaf
@@ -49,6 +50,7 @@ __all__ = [
     "Pass",
     "PassReport",
     "RemoveUnusedNodes",
+    "SkipGatedMembers",
     "StripExporterMetadata",
     "TensorInfo",
     "Weights",
@@ -71,6 +73,7 @@ _HOMES = {
     "CommonSubexpressions": "graphs.passes.common_subexpressions",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
+    "SkipGatedMembers": "graphs.passes.skip_gated_members",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
     "Description": "graphs.description",
     "TensorInfo": "graphs.description",
