@@ -11,10 +11,11 @@ from torch import nn
 
 from toolkit.artifacts import OnnxModel
 from toolkit.parity import OutputSpec
-from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Plan
 from toolkit.runtime import (
     ChangedSource,
     EnsembleRunner,
+    Gating,
     OrtRunner,
     Renamed,
     Runner,
@@ -28,6 +29,7 @@ __all__ = [
     "available_memory",
     "baseline_runners",
     "output_specs",
+    "part_runner",
     "reference_precision",
     "reference_runner",
 ]
@@ -42,9 +44,10 @@ def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Ru
     ``change`` alters every PyTorch model after it is loaded.
 
     An ONNX member means what ONNX Runtime, without optimisations, makes of its own file; it
-    stays in the file's precision.
+    stays in the file's precision. Gates stay in float32 at least, and what float32 may decide
+    otherwise in them is marked (``undecided``).
     """
-    return _runner(plan.root, dtype, change)
+    return _runner(plan.root, dtype, change, probed=True)
 
 
 def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
@@ -94,23 +97,45 @@ def baseline_runners(plan: Plan, dtype: str, reference: str = "float64") -> tupl
     return tuple(_runner(plan.root, dtype, change) for change in (*plain, *moved))
 
 
-def _runner(node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None) -> Runner:
-    runner = _own_names(node, dtype, change)
+def _runner(
+    node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None, *, probed: bool = False
+) -> Runner:
+    runner = _own_names(node, dtype, change, probed=probed)
     return Renamed(runner, node.rename) if node.rename else runner
 
 
-def _own_names(node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None) -> Runner:
+def _own_names(
+    node: LeafPlan | EnsemblePlan, dtype: str, change: Change | None, *, probed: bool
+) -> Runner:
     if isinstance(node, EnsemblePlan):
+        weights = node.weights if node.gate is None else (0.0,) * len(node.members)
         members = [
-            Weighted(_runner(member, dtype, change), weight)
-            for member, weight in zip(node.members, node.weights, strict=True)
+            Weighted(_runner(member, dtype, change, probed=probed), weight)
+            for member, weight in zip(node.members, weights, strict=True)
         ]
-        return EnsembleRunner(members, node.combine, node.space, node.output)
+        gate = None if node.gate is None else _gating(node.gate, dtype, change, probed=probed)
+        return EnsembleRunner(members, node.combine, node.space, node.output, gate)
+    if node.gates and dtype != "float64":
+        dtype = "float32"
     if isinstance(node.origin, OnnxModel):
         return OrtRunner(node.origin.path, optimise=change is not None)
     if change is None:
         return TorchRunner(node.origin, dtype)
     return TorchRunner(ChangedSource(node.origin, change), dtype)
+
+
+def _gating(gate: GatePlan, dtype: str, change: Change | None, *, probed: bool) -> Gating:
+    runner = _runner(gate.model, dtype, change)
+    if not probed or gate.rule.top_k is None:
+        return Gating(runner, gate.rule)
+    moved = (None, *(partial(jitter, seed=seed) for seed in (1, 2)))
+    probes = tuple(_runner(gate.model, "float32", one) for one in moved)
+    return Gating(runner, gate.rule, probes)
+
+
+def part_runner(part: LeafPlan | EnsemblePlan, dtype: str = "float32") -> Runner:
+    """A runner of one member of an ensemble, under the names that it shares with the others."""
+    return _runner(part, dtype, None)
 
 
 def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:

@@ -8,7 +8,7 @@ from toolkit.runtime.ort import OrtRunner, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
-from toolkit.runtime.tree import TracedEnsemble, TracedLeaf, TreeTrace
+from toolkit.runtime.tree import TracedEnsemble, TracedGate, TracedLeaf, TreeTrace
 
 __all__ = [
     "Array",
@@ -24,6 +24,7 @@ __all__ = [
     "Runner",
     "TorchRunner",
     "TracedEnsemble",
+    "TracedGate",
     "TracedLeaf",
     "TreeTrace",
     "Weighted",
