@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphs.joining import Dim, dims_of
+from graphs.dims import Dim, dims_of
 
 __all__ = ["Additions", "Sizes", "has_subgraph", "own_nodes", "put_behind", "sizes_of", "upstream"]
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from graphs.dims import dims_of
 from graphs.errors import GraphError
 from graphs.gating import scores_of, weigh
-from graphs.joining import dims_of, signature
+from graphs.joining import signature
 from graphs.members import Member
 from graphs.nodes import FLOATS, Nodes
 from graphs.tree import Ensemble, Leaf

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphs.dims import Dim, dims_of
 from graphs.errors import GraphError
-from graphs.joining import Dim, dims_of, signature
+from graphs.joining import signature
 from graphs.nodes import FLOATS, Nodes
 from graphs.tree import Ensemble, Gate
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from graphs.dims import Dim, dims_of
 from graphs.errors import GraphError
 from graphs.members import Member
 from graphs.tensors import values_of
 from graphs.tree import Ensemble, Leaf, parts_of
 
-__all__ = ["Dim", "dims_of", "join_inputs", "name_inputs", "signature"]
+__all__ = ["join_inputs", "name_inputs", "signature"]
 
-Dim = int | str | None
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -94,11 +94,6 @@ def signature(value: ir.Value) -> str:
     if value.shape is not None:
         dims = ", ".join("?" if dim is None else str(dim) for dim in dims_of(value.shape))
     return f"{names.get(dtype, dtype)}[{dims}]"
-
-
-def dims_of(shape: ir.Shape) -> tuple[Dim, ...]:
-    """Sizes, names of symbolic dimensions, None where nothing is known."""
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
 
 
 def _match(name: str, first: _Shared, other: _Shared, symbols: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from graphs.joining import Dim
+from graphs.dims import Dim
 from graphs.ops import CONTRACTS, DOMAIN
 
 __all__ = ["FLOATS", "Nodes"]

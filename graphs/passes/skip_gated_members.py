@@ -17,8 +17,8 @@ from graphs.branching import (
     sizes_of,
     upstream,
 )
+from graphs.dims import dims_of
 from graphs.errors import GraphError
-from graphs.joining import dims_of
 from graphs.passes.base import NearMiss, PassReport
 
 __all__ = ["SkipGatedMembers"]

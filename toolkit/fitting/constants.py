@@ -51,7 +51,7 @@ def _product(objective: Objective, rows: Sequence[Rows], members: int) -> torch.
             logs = root.square().clamp(min=1e-300).log().expand(len(part.labels), members)
             mean = objective.losses(part, logs).sum() / count
             mean.backward()  # type: ignore[no-untyped-call]
-            total += float(mean)
+            total += float(mean.detach())
         return total
 
     optimiser.step(loss)  # type: ignore[no-untyped-call]

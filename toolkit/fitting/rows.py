@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from toolkit.errors import RecipeError
 from toolkit.fitting.examples import Batch
 from toolkit.runtime import interpolate_gated
 
@@ -46,6 +47,13 @@ class Rows:
     def of_rows(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores [rows, M] or [rows, positions, M] of a gate for each label that counts [n, M]."""
         labels = torch.from_numpy(self.batch.labels)
+        members, rows = self.label_logs.shape[-1], (*labels.shape, 1)
+        leading = zip(scores.shape[:-1], rows, strict=False)
+        if scores.shape[-1:] != (members,) or any(one not in {1, row} for one, row in leading):
+            raise RecipeError(
+                f"the gate gives scores of shape {list(scores.shape)} for labels of shape "
+                f"{list(labels.shape)}, wanted [rows, {members}] or [rows, positions, {members}]"
+            )
         while scores.dim() <= labels.dim():
             scores = scores.unsqueeze(-2)
         spread = scores.expand(*labels.shape, scores.shape[-1])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from toolkit.errors import RecipeError
 from toolkit.fitting.rows import Objective, Rows
 from toolkit.progress import Progress, silent
 from toolkit.runtime import GateRule, log_weights
@@ -60,9 +61,17 @@ def gate_scores(
         rows: The examples.
         names: From the module's input names to those of the examples.
         place: Of the scores in the tuple.
+
+    Raises:
+        RecipeError: If the module cannot run on the data, or gives no scores for its members.
     """
     feeds = {own: torch.from_numpy(rows.batch.feeds[given]) for own, given in names.items()}
-    return rows.of_rows(module(**feeds)[place])
+    try:
+        scores: torch.Tensor = module(**feeds)[place]
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecipeError(f"the gate cannot run on the data: {reason}") from error
+    return rows.of_rows(scores)
 
 
 def fit_gate(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
