@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.pipeline import FitReport
+    from toolkit.pipeline import FitOptions, FitReport
+    from toolkit.recipe import Recipe
 
 __all__ = ["fit_gate_command"]
 
@@ -63,25 +64,30 @@ def fit_gate_command(
     # The file that training is to write need not be there.
     loaded = load_recipe(recipe, allow_code=allow_code, root=root, gate_to_come=True)
 
-    from toolkit.cli.terminal import progress, show
     from toolkit.fitting import TrainingOptions
-    from toolkit.pipeline import FitOptions, fit_recipe
+    from toolkit.pipeline import FitOptions
 
-    options = FitOptions(
-        constant=constant,
-        share=validation,
-        batch=batch,
-        window=window,
-        cache=cache,
-        training=TrainingOptions(epochs=epochs, rate=rate),
-    )
-    gate_out = None if constant else out
+    training = TrainingOptions(epochs=epochs, rate=rate)
+    options = FitOptions(constant, validation, batch, window, cache, training)
+    _fit(loaded, root or recipe.parent, data, out, options, json=json)
+
+
+def _fit(
+    recipe: Recipe, folder: Path, data: Path, out: Path | None, options: FitOptions, *, json: bool
+) -> None:
+    from toolkit.cli.terminal import progress, show
+    from toolkit.errors import RecipeError
+    from toolkit.pipeline import fit_recipe
+
+    gate_file = None if options.constant else out
     with progress() as report:
-        found = fit_recipe(loaded, root or recipe.parent, data, gate_out, options, report)
-    if constant and out is not None:
-        out.write_text(_weights_line(found) + "\n", encoding="utf-8")
-    data_shown: dict[str, Any] = found.to_json()
-    show(data_shown, as_json=json, tables=_tables(found))
+        found = fit_recipe(recipe, folder, data, gate_file, options, report)
+    if options.constant and out is not None:
+        try:
+            out.write_text(_weights_line(found) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"cannot write {out}: {error.strerror}") from error
+    show(found.to_json(), as_json=json, tables=_tables(found))
 
 
 def _weights_line(found: FitReport) -> str:

@@ -75,10 +75,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         proof = _Proof(cases[:ran], outputs, options, store, progress, routed.undecided)
         findings = [proof.run(group) for group in groups]
     shown = tuple(RunCase(case.name, case.kind, dict(case.dims)) for case in cases)
-    verdicts = (
-        *(verdict for found in findings for verdict in found.verdicts),
-        *routed.verdicts,
-    )
+    verdicts = _all([*(found.verdicts for found in findings), routed.verdicts])
     return ParityReport(
         verdict=verdict_of(verdicts, shown[:ran]),
         precision=options.precision,
