@@ -19,6 +19,7 @@ KEPT = Path(__file__).parent.parent / "build" / "benchmarks"
 BENCHMARKS = {
     "cli_startup": "toolkit --help against python -c pass",
     "fused_vs_members": "a fused graph against its members one by one in ONNX Runtime",
+    "skipped_member": "what a member of a gated ensemble costs when it does not run",
     "export_memory": "peak memory of toolkit export against the size of the members",
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",
     "localisation": "naming the node that goes wrong in a graph of 200 nodes, on 8 samples",

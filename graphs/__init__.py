@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from graphs.passes.common_subexpressions import CommonSubexpressions
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
+    from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tree import Combination, Ensemble, Leaf
+    from graphs.tree import Combination, Ensemble, Gate, Leaf
     from graphs.weights import Weights
     from graphs.widening import round_constants, widen
 
@@ -41,6 +42,7 @@ __all__ = [
     "Difference",
     "Ensemble",
     "Exposure",
+    "Gate",
     "GraphError",
     "Leaf",
     "NearMiss",
@@ -49,6 +51,7 @@ __all__ = [
     "Pass",
     "PassReport",
     "RemoveUnusedNodes",
+    "SkipGatedMembers",
     "StripExporterMetadata",
     "TensorInfo",
     "Weights",
@@ -73,6 +76,7 @@ _HOMES = {
     "CommonSubexpressions": "graphs.passes.common_subexpressions",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
+    "SkipGatedMembers": "graphs.passes.skip_gated_members",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
     "Description": "graphs.description",
     "TensorInfo": "graphs.description",
@@ -92,6 +96,7 @@ _HOMES = {
     "widen": "graphs.widening",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
+    "Gate": "graphs.tree",
     "Leaf": "graphs.tree",
 }
 

@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from graphs.dims import dims_of
 from graphs.errors import GraphError
-from graphs.joining import Dim, dims_of, signature
+from graphs.gating import scores_of, weigh
+from graphs.joining import signature
 from graphs.members import Member
-from graphs.ops import CONTRACTS, DOMAIN
-from graphs.tree import Combination, Ensemble, Leaf
+from graphs.nodes import FLOATS, Nodes
+from graphs.tree import Ensemble, Leaf
 
-__all__ = ["Nodes", "combine"]
-
-_FLOATS = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
-
-
-@dataclass
-class Nodes:
-    """What combining adds to the fused graph, in order."""
-
-    nodes: list[ir.Node] = field(default_factory=list)
-    initializers: list[ir.Value] = field(default_factory=list)
-
-    def add(self, op_type: str, inputs: list[ir.Value], like: ir.Value, dims: list[Dim]) -> ir.Node:
-        """Append a node with one output; its dtype is that of ``like``."""
-        attributes = {"axis": 0} if op_type == "Concat" else {}
-        domain = DOMAIN if op_type in CONTRACTS else ""
-        output = ir.Value(shape=ir.Shape(dims), type=like.type)
-        node = ir.node(op_type, inputs, attributes, domain=domain, outputs=[output])
-        self.nodes.append(node)
-        return node
-
-    def axis(self) -> ir.Value:
-        """The axis along which members are stacked, one initializer for all ensembles."""
-        if not self.initializers:
-            self.constant("interpolation/axis", np.array([0], np.int64))
-        return self.initializers[0]
-
-    def constant(self, name: str, array: npt.NDArray[np.generic]) -> ir.Value:
-        """Append an initializer."""
-        tensor = ir.tensor(array, name=name)
-        dims = ir.Shape(array.shape)
-        value = ir.Value(name=name, shape=dims, type=ir.TensorType(tensor.dtype))
-        value.const_value = tensor
-        self.initializers.append(value)
-        return value
+__all__ = ["combine"]
 
 
 def combine(
@@ -74,7 +40,11 @@ def combine(
             )
         values[member.name] = outputs[name]
     _check_agreement(tree, prefix, values)
-    result = _interpolate(tree.combination, prefix + "interpolation", values, nodes)
+    scores = None
+    if tree.gate is not None:
+        outputs = combine(tree.gate.model, members, nodes, f"{prefix}{tree.gate.model.name}/")
+        scores = scores_of(tree, tree.gate, prefix, outputs, next(iter(values.values())))
+    result = _interpolate(tree, prefix + "interpolation", values, scores, nodes)
     result.name = prefix + name
     return {name: result}
 
@@ -89,21 +59,28 @@ def _check_agreement(tree: Ensemble, prefix: str, values: Mapping[str, ir.Value]
             hint="dtype and shape must agree, symbolic dimensions by name",
         )
     first = next(iter(values.values()))
-    if first.dtype not in _FLOATS:
+    if first.dtype not in FLOATS:
         raise GraphError(f"output {name!r} cannot be interpolated: {listing}, wanted floats")
     if tree.combination.space != "values" and not first.shape:
         raise GraphError(f"output {name!r} is a scalar, and a distribution needs a last axis")
 
 
 def _interpolate(
-    combination: Combination, name: str, values: Mapping[str, ir.Value], nodes: Nodes
+    tree: Ensemble,
+    name: str,
+    values: Mapping[str, ir.Value],
+    scores: ir.Value | None,
+    nodes: Nodes,
 ) -> ir.Value:
     like = next(iter(values.values()))
     assert like.shape is not None
+    combination = tree.combination
 
     def add(label: str, op_type: str, inputs: list[ir.Value], *stack: int) -> ir.Value:
         assert like.shape is not None
-        node = nodes.add(op_type, inputs, like, [*stack, *dims_of(like.shape)])
+        attributes = {"axis": 0} if op_type == "Concat" else {}
+        dims = [*stack, *dims_of(like.shape)]
+        node = nodes.add(op_type, inputs, like.type, dims, **attributes)
         node.name = node.outputs[0].name = name + label
         return node.outputs[0]
 
@@ -115,15 +92,21 @@ def _interpolate(
     if combination.space == "probabilities":
         result = add("/log", "Log", [result], len(rows))
     # Half precision loses the tails of distributions, so mixing is done in float32 at least.
-    accumulate = np.float64 if like.dtype == ir.DataType.DOUBLE else np.float32
-    weights = nodes.constant(f"{name}/weights", np.array(combination.weights, accumulate))
-    result = add("", _operator(combination), [result, weights])
+    accumulate = ir.DataType.DOUBLE if like.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT
+    if tree.gate is None or scores is None:
+        constant = np.array(combination.weights, accumulate.numpy())
+        weights = nodes.constant(f"{name}/weights", constant)
+    else:
+        weights = weigh(tree.gate, scores, len(like.shape), accumulate, name, nodes)
+    result = add("", _operator(tree), [result, weights])
     if combination.space == "probabilities":
         result = add("/exp", "Exp", [result])
     return result
 
 
-def _operator(combination: Combination) -> str:
-    if combination.space == "values":
-        return "WeightedMean"
-    return "LinearInterpolation" if combination.kind == "linear" else "LogLinearInterpolation"
+def _operator(tree: Ensemble) -> str:
+    prefix = "" if tree.gate is None else "Gated"
+    if tree.combination.space == "values":
+        return prefix + "WeightedMean"
+    kinds = {"linear": "LinearInterpolation", "log_linear": "LogLinearInterpolation"}
+    return prefix + kinds[tree.combination.kind]

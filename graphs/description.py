@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphs import store
-from graphs.joining import Dim, dims_of
+from graphs.dims import Dim, dims_of
 from graphs.tensors import graphs_of, nodes_of
 
 __all__ = ["Description", "TensorInfo", "describe"]

@@ -8,11 +8,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphs import store
-from graphs.combining import Nodes, combine
+from graphs.combining import combine
 from graphs.errors import GraphError
 from graphs.functions import merge_functions
 from graphs.joining import join_inputs, name_inputs
 from graphs.members import Member, add_prefix, leaves, read_member
+from graphs.nodes import Nodes
 from graphs.ops import CONTRACTS, DOMAIN, VERSION
 from graphs.opsets import common_opset, convert
 from graphs.passes.base import Pass, PassReport

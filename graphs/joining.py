@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from graphs.dims import Dim, dims_of
 from graphs.errors import GraphError
 from graphs.members import Member
 from graphs.tensors import values_of
-from graphs.tree import Ensemble, Leaf
+from graphs.tree import Ensemble, Leaf, parts_of
 
-__all__ = ["Dim", "dims_of", "join_inputs", "name_inputs", "signature"]
+__all__ = ["join_inputs", "name_inputs", "signature"]
 
-Dim = int | str | None
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
 
@@ -39,7 +39,7 @@ def name_inputs(tree: Leaf | Ensemble, members: Mapping[str, Member], prefix: st
         names = {name: name for name in members[prefix].inputs}
     else:
         inside = [member for path, member in members.items() if path.startswith(prefix)]
-        below = [name_inputs(m, members, f"{prefix}{m.name}/") for m in tree.members]
+        below = [name_inputs(m, members, f"{prefix}{m.name}/") for m in parts_of(tree)]
         names = {name: name for name in sorted(set().union(*below))}
     unknown = [key for key in tree.rename if key not in names]
     if unknown:
@@ -94,11 +94,6 @@ def signature(value: ir.Value) -> str:
     if value.shape is not None:
         dims = ", ".join("?" if dim is None else str(dim) for dim in dims_of(value.shape))
     return f"{names.get(dtype, dtype)}[{dims}]"
-
-
-def dims_of(shape: ir.Shape) -> tuple[Dim, ...]:
-    """Sizes, names of symbolic dimensions, None where nothing is known."""
-    return tuple(dim if isinstance(dim, int) else dim.value for dim in shape)
 
 
 def _match(name: str, first: _Shared, other: _Shared, symbols: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from graphs import store
 from graphs.errors import GraphError
 from graphs.passes.strip_exporter_metadata import MEMBER
 from graphs.tensors import graphs_of, nodes_of, values_of
-from graphs.tree import Ensemble, Leaf
+from graphs.tree import Ensemble, Leaf, parts_of
 
 __all__ = ["Member", "add_prefix", "leaves", "read_member"]
 
@@ -38,11 +38,11 @@ class Member:
 
 
 def leaves(tree: Leaf | Ensemble) -> Iterator[tuple[str, Leaf]]:
-    """Every leaf with the prefix of its names, left to right."""
+    """Every leaf with the prefix of its names, left to right, gates after members."""
     if isinstance(tree, Leaf):
         yield "", tree
         return
-    for member in tree.members:
+    for member in parts_of(tree):
         for prefix, leaf in leaves(member):
             yield f"{member.name}/{prefix}", leaf
 

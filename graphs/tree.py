@@ -11,7 +11,7 @@ from typing import Literal
 
 from graphs.errors import GraphError
 
-__all__ = ["Combination", "Ensemble", "Leaf"]
+__all__ = ["Combination", "Ensemble", "Gate", "Leaf", "parts_of"]
 
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 # Value names in the fused graph that belong to the ensemble itself.
@@ -28,7 +28,7 @@ class Combination:
         space: What the output holds: ``logits`` (unnormalised or log probabilities; the result is
             log probabilities), ``probabilities`` (the result is probabilities), both over the last
             axis, or ``values`` (a plain weighted mean; linear only).
-        weights: One per member, in the members' order.
+        weights: One per member, in the members' order; none where a gate decides.
         output: The output that every member must have, and the name of the result.
     """
 
@@ -54,6 +54,26 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """A model that gives every row its own weights, in place of constant ones.
+
+    Attributes:
+        model: Its name is unique among the members' and prefixes its nodes.
+        output: Its output with scores [rows..., M]: rows are leading dimensions of the combined
+            output, M is the number of members.
+        top_k: How many members of a row have a weight above 0, of equal scores the first; None
+            for all.
+        activation: ``softmax`` of the scores that are kept, or their ``softplus``, which is for
+            log-linear ensembles only because those weights need not sum to 1.
+    """
+
+    model: Leaf | Ensemble
+    output: str
+    top_k: int | None = None
+    activation: Literal["softmax", "softplus"] = "softmax"
+
+
+@dataclass(frozen=True)
 class Ensemble:
     """Members whose common output is combined.
 
@@ -61,7 +81,8 @@ class Ensemble:
         name: Prefix of everything inside, unless this is the root of the tree.
         members: At least one; names are unique among siblings.
         combination: How the outputs become one.
-        rename: From the members' shared input names to the names one level up.
+        rename: From the members' and the gate's shared input names to the names one level up.
+        gate: What gives the weights, where they depend on the context.
 
     Raises:
         GraphError: If names, weights or the kind of combination cannot be meant.
@@ -71,14 +92,18 @@ class Ensemble:
     members: tuple[Leaf | Ensemble, ...]
     combination: Combination
     rename: Mapping[str, str] = field(default_factory=dict)
+    gate: Gate | None = None
 
     def __post_init__(self) -> None:
         if not self.members:
             raise GraphError(f"ensemble {self.name!r} has no members, wanted at least one")
-        names = [member.name for member in self.members]
+        names = [part.name for part in parts_of(self)]
         for name in names:
             _check_name(self.name, name, names)
-        _check_weights(self)
+        if self.gate is None:
+            _check_weights(self)
+        else:
+            _check_gate(self, self.gate)
         if self.combination.kind == "log_linear" and self.combination.space == "values":
             raise GraphError(
                 f"ensemble {self.name!r} combines values log-linearly, "
@@ -86,6 +111,28 @@ class Ensemble:
                 hint="use linear, or combine logits or probabilities",
             )
         _check_spaces(self)
+
+
+def parts_of(ensemble: Ensemble) -> tuple[Leaf | Ensemble, ...]:
+    """The models below an ensemble: its members and, last, its gate."""
+    gates = () if ensemble.gate is None else (ensemble.gate.model,)
+    return (*ensemble.members, *gates)
+
+
+def _check_gate(ensemble: Ensemble, gate: Gate) -> None:
+    name, count = ensemble.name, len(ensemble.members)
+    if ensemble.combination.weights:
+        raise GraphError(f"ensemble {name!r} has both constant weights and a gate, wanted one")
+    if gate.top_k is not None and not 1 <= gate.top_k <= count:
+        raise GraphError(
+            f"the gate of ensemble {name!r} keeps {gate.top_k} of {count} members, "
+            f"wanted 1 to {count}"
+        )
+    if gate.activation == "softplus" and ensemble.combination.kind == "linear":
+        raise GraphError(
+            f"ensemble {name!r} is linear, and softplus gives weights that do not sum to 1",
+            hint="use softmax, or combine log_linear",
+        )
 
 
 def _check_name(ensemble: str, name: str, names: list[str]) -> None:

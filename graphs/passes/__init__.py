@@ -8,6 +8,7 @@ from graphs.passes.base import NearMiss, Pass, PassReport
 from graphs.passes.common_subexpressions import CommonSubexpressions
 from graphs.passes.deduplicate_initializers import DeduplicateInitializers
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
+from graphs.passes.skip_gated_members import SkipGatedMembers
 from graphs.passes.strip_exporter_metadata import StripExporterMetadata
 
 __all__ = ["PASSES", "NearMiss", "Pass", "PassReport"]
@@ -16,5 +17,6 @@ PASSES: Mapping[str, type[Pass]] = {
     CommonSubexpressions.name: CommonSubexpressions,
     DeduplicateInitializers.name: DeduplicateInitializers,
     RemoveUnusedNodes.name: RemoveUnusedNodes,
+    SkipGatedMembers.name: SkipGatedMembers,
     StripExporterMetadata.name: StripExporterMetadata,
 }

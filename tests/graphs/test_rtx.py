@@ -6,10 +6,11 @@ import dataclasses
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from graphs import Combination, Ensemble, Leaf, fuse
-from tests.graphs.models import identities, net
+from graphs import Combination, Ensemble, Gate, Leaf, SkipGatedMembers, fuse
+from tests.graphs.models import identities, net, write
 
 pytestmark = pytest.mark.rtx
 
@@ -67,4 +68,23 @@ def test_a_nested_ensemble_builds(tmp_path):
     inner = Ensemble("inner", (leaves[0], leaves[1]), combination)
     outer = dataclasses.replace(combination, kind="linear")
     fuse(Ensemble("root", (inner, leaves[2]), outer), tmp_path / "model.onnx")
+    assert plan_bytes(tmp_path / "model.onnx") > 0
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "activation"), [("linear", "softmax"), ("log_linear", "softplus")]
+)
+def test_a_gated_ensemble_builds_with_and_without_members_behind_an_if(
+    kind, activation, skip, tmp_path
+):
+    leaves = tuple(Leaf(name, net(tmp_path / f"{name}.onnx", i)) for i, name in enumerate("ab"))
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    net (float[batch, 4] x) => (float[batch, 2] scores) { scores = MatMul (x, weight) }"""
+    weight = np.random.default_rng(2).normal(size=(4, 2)).astype(np.float32)
+    model = Leaf("gate", write(tmp_path / "gate.onnx", text, weight=weight))
+    combination = Combination(kind, "logits", (), "logits")
+    tree = Ensemble("root", leaves, combination, gate=Gate(model, "scores", 1, activation))
+    passes = [SkipGatedMembers()] if skip else []
+    fuse(tree, tmp_path / "model.onnx", passes=passes, required=[step.name for step in passes])
     assert plan_bytes(tmp_path / "model.onnx") > 0

@@ -46,7 +46,7 @@ def run_all(arguments: list[str]) -> int:
 
 def _function(name: str) -> Callable[..., Any]:
     module = importlib.import_module(COMMANDS[name].module)
-    function: Callable[..., Any] = getattr(module, f"{name}_command")
+    function: Callable[..., Any] = getattr(module, f"{name.replace('-', '_')}_command")
     return function
 
 

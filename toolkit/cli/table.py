@@ -10,7 +10,7 @@ __all__ = ["COMMANDS", "Command", "help_text"]
 
 @dataclass(frozen=True)
 class Command:
-    """A command's module, which has a function of the command's name, and one line about it."""
+    """A command's module, which has a function of its name and ``_command``, and one line."""
 
     module: str
     summary: str
@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("toolkit.cli.export", "Build a recipe into a proven, deployable bundle"),
     "merge": Command("toolkit.cli.merge", "Merge checkpoints into one (mergekit configs)"),
     "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
+    "fit-gate": Command("toolkit.cli.fit_gate", "Fit an ensemble's weights or gate to data"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
     "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),

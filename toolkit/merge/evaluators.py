@@ -17,11 +17,11 @@ from torch import nn
 from toolkit.checkpoint import open_checkpoint
 from toolkit.errors import MergeError
 
-__all__ = ["Accuracy", "Evaluator", "Perplexity", "read_arrays", "read_texts"]
+__all__ = ["LABELS", "Accuracy", "Evaluator", "Perplexity", "read_arrays", "read_texts"]
 
 Array = npt.NDArray[Any]
 
-_LABELS = ("labels", "label", "y")
+LABELS = ("labels", "label", "y")
 _MAX_TEXT_BYTES = 1 << 30
 
 
@@ -62,7 +62,7 @@ class Accuracy:
             MergeError: If there are no labels, or as many as examples of an input.
         """
         arrays = read_arrays(path)
-        name = next((name for name in _LABELS if name in arrays), "")
+        name = next((name for name in LABELS if name in arrays), "")
         if not name or not np.issubdtype(arrays[name].dtype, np.integer):
             raise MergeError(
                 f"{path} holds {', '.join(arrays)}, and no whole numbers under labels, label or y"
@@ -74,7 +74,7 @@ class Accuracy:
 
     def score(self, module: nn.Module) -> float:
         """Run all examples."""
-        name = next(name for name in _LABELS if name in self.arrays)
+        name = next(name for name in LABELS if name in self.arrays)
         labels = torch.from_numpy(np.asarray(self.arrays[name], np.int64))
         inputs = {k: torch.from_numpy(v) for k, v in self.arrays.items() if k != name}
         right = 0

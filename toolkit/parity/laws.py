@@ -14,7 +14,7 @@ anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -154,19 +154,20 @@ LAWS: Mapping[Gate, Callable[[Subject], _Pairs | str]] = {
 }
 
 
-def try_laws(
+def try_laws(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
     run: Runner,
     layout: Layout,
     cases: Sequence[Case],
     outputs: Sequence[OutputSpec],
     precision: Precision,
+    without: Collection[int] = (),
 ) -> tuple[int, LawFindings]:
-    """Try every law on a runner that is entered.
+    """Try every law on a runner that is entered, on a case whose index is not in ``without``.
 
     Returns:
         The index of the case that was tried, and what was found.
     """
-    index = richest_case(cases, layout)
+    index = richest_case(cases, layout, without)
     if index is None:
         reason = "no case has two rows" if layout.rows else "the inputs do not share their rows"
         return 0, dict.fromkeys(LAWS, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,16 +88,20 @@ def layout_of(inputs: Sequence[TensorSpec]) -> Layout:
     )
 
 
-def richest_case(cases: Sequence[Case], layout: Layout) -> int | None:
+def richest_case(
+    cases: Sequence[Case], layout: Layout, without: Collection[int] = ()
+) -> int | None:
     """The index of a case with two rows or more, padded if any is; None if there is none.
 
     Padding on the left before padding on the right, which a causal model could not read anyway.
+    Those whose indices are in ``without`` are no candidates.
     """
     order = {"padded": 0, "corner": 1, "near corner": 2, "random": 3}
     able = [
         (order.get(case.kind, 4), case.mask is None, index)
         for index, case in enumerate(cases)
         if case.drive is None
+        and index not in without
         and layout.rows
         and case.dims.get(layout.rows, 1) > 1
         and 0 not in case.dims.values()

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
 from toolkit.parity.compare import Deviation, by_step, compare
@@ -14,6 +16,7 @@ from toolkit.parity.store import OutputStore
 from toolkit.parity.sweep import sweep
 from toolkit.progress import Progress, silent
 from toolkit.runtime.base import Outputs, Runner
+from toolkit.runtime.ensemble import picked, undecided
 
 __all__ = ["Broken", "Measurements", "attempt", "measure", "record"]
 
@@ -39,6 +42,8 @@ def record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are n
 ) -> int:
     """Keep the reference's outputs, for every case or until the time is over.
 
+    Rows that it calls undecided are kept beside their output, and not compared.
+
     Returns:
         How many cases were run, at least one.
 
@@ -55,7 +60,8 @@ def record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are n
                     f"the reference has no output {output.name!r}",
                     hint="it has " + ", ".join(sorted(found)),
                 )
-            store[index, output.name] = found[output.name]
+            for name, array in picked(found, output.name).items():
+                store[index, name] = array
         progress(reference.name, index + 1, len(cases))
         if seconds is not None and perf_counter() - started > seconds:
             return index + 1
@@ -136,4 +142,8 @@ def _compare(
     wanted, array = store[index, output.name], found[output.name]
     if array.shape != wanted.shape:
         return Broken(f"the shape is {list(array.shape)}, the reference's is {list(wanted.shape)}")
+    mark = (index, undecided(output.name))
+    if mark in store:
+        # Either choice is right there, and they have nothing in common.
+        wanted, array = (np.where(store[mark], one.dtype.type(0), one) for one in (wanted, array))
     return compare(wanted, array, output.space, precision)

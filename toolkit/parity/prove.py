@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from toolkit.parity.results import (
     WorstCase,
     verdict_of,
 )
+from toolkit.parity.routing import routing
 from toolkit.parity.steps import StepErrors, step_errors
 from toolkit.parity.store import OutputStore
 from toolkit.parity.tables import class_results
@@ -70,10 +71,11 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
     share = None if options.seconds is None else options.seconds / (1 + len(runners))
     with OutputStore(options.memory_bytes) as store:
         ran = record(reference, cases, outputs, store, progress, share)
-        proof = _Proof(cases[:ran], outputs, options, store, progress)
+        routed = routing(reference.name, cases[:ran], outputs, store)
+        proof = _Proof(cases[:ran], outputs, options, store, progress, routed.undecided)
         findings = [proof.run(group) for group in groups]
     shown = tuple(RunCase(case.name, case.kind, dict(case.dims)) for case in cases)
-    verdicts = tuple(verdict for found in findings for verdict in found.verdicts)
+    verdicts = _all([*(found.verdicts for found in findings), routed.verdicts])
     return ParityReport(
         verdict=verdict_of(verdicts, shown[:ran]),
         precision=options.precision,
@@ -137,6 +139,7 @@ class _Proof:
     options: ParityOptions
     store: OutputStore
     progress: Progress
+    undecided: Collection[int] = ()
 
     def run(self, group: _Group) -> _Findings:
         """Measure and judge a group."""
@@ -152,7 +155,9 @@ class _Proof:
         with runner as run:
             measured = measure(run, self.cases, self.outputs, self.store, precision, self.progress)
             layout = layout_of(self.options.inputs or run.inputs)
-            law_case, laws = try_laws(run, layout, self.cases, self.outputs, precision)
+            law_case, laws = try_laws(
+                run, layout, self.cases, self.outputs, precision, self.undecided
+            )
         return _Measured(runner.name, measured, laws, law_case)
 
     def _judge(

@@ -35,7 +35,7 @@ Gate = Literal[
     "checker", "domains", "dimensions", "paths", "data",
     "ran", "finite", "rms", "max",
     "budget rms", "budget p99", "budget max",
-    "choice", "divergence",
+    "choice", "divergence", "routing",
     "repeat", "identical rows", "row order", "one row", "padding content", "padding length",
 ]  # fmt: skip
 
@@ -60,8 +60,9 @@ class Check:
             shape; ``finite``: values are finite, infinite or NaN where the reference's are;
             ``rms`` and ``max``: the error of each case; ``budget …``: the error of each class of
             cases; ``choice``: the largest reference margin lost to another outcome, against twice
-            the error allowed; ``divergence``: the largest KL(reference || candidate). The others
-            are described in ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
+            the error allowed; ``divergence``: the largest KL(reference || candidate); ``routing``:
+            the share of rows that a gate decides by less than rounding. The others are described
+            in ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
         status: ``not run`` when there was nothing to hold it against; never a pass.
         measured: The figure, of the case nearest to its limit or farthest over it.
         limit: The most it may be.
@@ -328,4 +329,6 @@ _HINTS: dict[Gate, str] = {
     "max": "a few elements are wrong and most are right: look at the index, a mask or an edge"
     " of a shape range",
     "choice": "a clear decision changed: compare the order of the classes",
+    "routing": "the gate says nearly the same of several members for most inputs: train it, or"
+    " leave top_k out",
 }

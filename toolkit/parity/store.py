@@ -64,6 +64,10 @@ class OutputStore:
         array: npt.NDArray[Any] = np.load(self._files[key], mmap_mode="r", allow_pickle=False)
         return array
 
+    def __contains__(self, key: object) -> bool:
+        """Whether there is such an array."""
+        return key in self._arrays or key in self._files
+
     @property
     def spilled(self) -> int:
         """How many arrays are on disk."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from toolkit.parity.store import OutputStore
 from toolkit.runtime import EnsembleRunner, Renamed
 from toolkit.runtime.base import Feeds, Outputs, Runner
+from toolkit.runtime.ensemble import picked
 
 __all__ = ["sweep"]
 
@@ -40,9 +41,17 @@ def _members(
     ensemble: EnsembleRunner, feeds: Sequence[Callable[[], Feeds]], memory_bytes: int
 ) -> Iterator[Outputs]:
     with OutputStore(memory_bytes) as store:
-        for place, member in enumerate(ensemble.members):
-            for index, found in enumerate(sweep(member.runner, feeds, memory_bytes)):
-                store[index, str(place)] = found[ensemble.output]
+        names: list[list[str]] = []
+        for place, (runner, output) in enumerate(ensemble.parts):
+            for index, found in enumerate(sweep(runner, feeds, memory_bytes)):
+                kept = picked(found, output)
+                for name, array in kept.items():
+                    store[index, f"{place} {name}"] = array
+                names[place:] = [list(kept)]
         for index in range(len(feeds)):
-            parts = [store[index, str(place)] for place in range(len(ensemble.members))]
-            yield ensemble.combine(parts)
+            yield ensemble.combine(
+                [
+                    {name: store[index, f"{place} {name}"] for name in kept}
+                    for place, kept in enumerate(names)
+                ]
+            )

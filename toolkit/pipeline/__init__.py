@@ -3,6 +3,8 @@
 from toolkit.pipeline.bisect import Bisection, bisect_passes
 from toolkit.pipeline.explain import explain_bundle
 from toolkit.pipeline.export import Outcome, export_recipe, publish_path
+from toolkit.pipeline.fit import FitOptions, fit_recipe
+from toolkit.pipeline.fit_report import FitReport
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
@@ -10,12 +12,15 @@ from toolkit.pipeline.soups import make_soup_of
 
 __all__ = [
     "Bisection",
+    "FitOptions",
+    "FitReport",
     "Outcome",
     "Plan",
     "SavedCase",
     "bisect_passes",
     "explain_bundle",
     "export_recipe",
+    "fit_recipe",
     "make_plan",
     "make_soup_of",
     "prove_bundle",

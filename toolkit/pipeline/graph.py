@@ -43,7 +43,7 @@ def export_leaves(
 
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
     """The passes that the recipe names, in its order."""
-    return tuple(graphs.PASSES[step.name]() for step in plan.recipe.passes)
+    return tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
 
 
 def fuse_leaves(
@@ -70,7 +70,8 @@ def _export(
         return leaf.origin.path
     folder.mkdir()
     wanted = plan.recipe.export
-    options = ExportOptions(opset=wanted.opset, precision=wanted.precision)
+    precision = "float32" if leaf.gates else wanted.precision
+    options = ExportOptions(opset=wanted.opset, precision=precision)
     seen = None if traced is None else lambda program: traced(name, leaf, program)
     return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx", seen).path
 
@@ -81,9 +82,13 @@ def _tree(
     """The plan as ``graphs`` wants it, with files for sources."""
     if isinstance(node, LeafPlan):
         return graphs.Leaf(node.name, exported[prefix + node.name], node.rename)
-    members = tuple(
+    parts = [
         _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
-        for m in node.members
-    )
+        for m in node.parts
+    ]
     how = graphs.Combination(node.combine, node.space, node.weights, node.output)
-    return graphs.Ensemble(node.name, members, how, node.rename)
+    gate = None
+    if node.gate is not None:
+        rule = node.gate.rule
+        gate = graphs.Gate(parts.pop(), rule.output, rule.top_k, rule.activation)
+    return graphs.Ensemble(node.name, tuple(parts), how, node.rename, gate)

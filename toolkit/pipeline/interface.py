@@ -10,7 +10,7 @@ from toolkit.errors import RecipeError
 from toolkit.recipe import check_shapes
 from toolkit.sources import HuggingFaceSource, Source
 
-__all__ = ["join_inputs", "resolve_output", "resolve_shapes"]
+__all__ = ["join_inputs", "resolve_output", "resolve_scores", "resolve_shapes"]
 
 
 def join_inputs(
@@ -102,6 +102,26 @@ def resolve_output(
             hint=f"output: <name>; {listed}",
         )
     return common[0]
+
+
+def resolve_scores(gate: str, outputs: Sequence[str], asked: str | None) -> str:
+    """The gate's output with the scores: the one asked for, a usual name, or the only one.
+
+    Raises:
+        RecipeError: If there is no such output; the ones that exist are listed.
+    """
+    usual = [name for name in ("logits", "weights", "scores") if name in outputs]
+    found = [asked] if asked is not None else usual or list(outputs)
+    if found[0] not in outputs:
+        raise RecipeError(
+            f"the gate {gate!r} has no output {asked!r}", hint="it has " + ", ".join(outputs)
+        )
+    if asked is None and not usual and len(found) > 1:
+        raise RecipeError(
+            f"it is not said which output of the gate {gate!r} holds the scores",
+            hint="gate: {output: <name>}; it has " + ", ".join(outputs),
+        )
+    return found[0]
 
 
 def resolve_shapes(

@@ -16,12 +16,19 @@ def lineage(plan: Plan) -> Member:
     return _member(plan.root, None)
 
 
-def _member(node: LeafPlan | EnsemblePlan, weight: float | None) -> Member:
+def _member(node: LeafPlan | EnsemblePlan, weight: float | None, role: str = "") -> Member:
     if isinstance(node, LeafPlan):
-        return Member(node.name, _origin(node), weight)
+        return Member(node.name, role + _origin(node), weight)
     detail = f"{_WORDS[node.combine]} ensemble on {node.space}, output {node.output}"
-    members = zip(node.members, node.weights, strict=True)
-    return Member(node.name, detail, weight, tuple(_member(m, w) for m, w in members))
+    if node.gate is None:
+        members = zip(node.members, node.weights, strict=True)
+        return Member(node.name, role + detail, weight, tuple(_member(m, w) for m, w in members))
+    rule = node.gate.rule
+    how = "gate, " + rule.activation
+    how += "" if rule.top_k is None else f" of the {rule.top_k} largest scores"
+    below = [_member(member, None) for member in node.members]
+    below.append(_member(node.gate.model, None, how + ": "))
+    return Member(node.name, role + detail, weight, tuple(below))
 
 
 def _origin(leaf: LeafPlan) -> str:

@@ -7,39 +7,52 @@ seconds, not an export.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
 from toolkit.checkpoint import Checkpoint, open_checkpoint
 from toolkit.export import adopt_onnx
-from toolkit.pipeline.interface import join_inputs, resolve_output, resolve_shapes
+from toolkit.pipeline.interface import (
+    join_inputs,
+    resolve_output,
+    resolve_scores,
+    resolve_shapes,
+)
 from toolkit.pipeline.merged import merged_source
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.recipe import (
+    BUILT_IN_FACTORIES,
     CheckpointModel,
     EnsembleModel,
     FactoryModel,
+    GateSpec,
     MergeModel,
     Model,
     OnnxFile,
     Recipe,
     SoupModel,
 )
+from toolkit.runtime import GateRule
 from toolkit.sources import FactorySource, HuggingFaceSource, Source
 
-__all__ = ["EnsemblePlan", "LeafPlan", "Plan", "make_plan", "soup_members"]
+__all__ = ["EnsemblePlan", "GatePlan", "LeafPlan", "Plan", "make_plan", "soup_members"]
 
 
 @dataclass(frozen=True)
 class LeafPlan:
-    """One model: a PyTorch source, or an ONNX file made elsewhere."""
+    """One model: a PyTorch source, or an ONNX file made elsewhere.
+
+    A gate, or part of one, stays in float32 where members are in half precision: it decides
+    between them, and takes a small part of the time.
+    """
 
     name: str
     origin: Source | OnnxModel
     rename: Mapping[str, str] = field(default_factory=dict)
+    gates: bool = False
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -71,8 +84,16 @@ class LeafPlan:
 
 
 @dataclass(frozen=True)
+class GatePlan:
+    """A model whose scores give the weights, and how; see ``GateRule``."""
+
+    model: LeafPlan | EnsemblePlan
+    rule: GateRule
+
+
+@dataclass(frozen=True)
 class EnsemblePlan:
-    """Members whose ``output`` is interpolated with constant weights."""
+    """Members whose ``output`` is interpolated, with constant weights or by a gate."""
 
     name: str
     members: tuple[LeafPlan | EnsemblePlan, ...]
@@ -81,11 +102,17 @@ class EnsemblePlan:
     space: Literal["logits", "probabilities", "values"]
     output: str
     rename: Mapping[str, str] = field(default_factory=dict)
+    gate: GatePlan | None = None
+
+    @property
+    def parts(self) -> tuple[LeafPlan | EnsemblePlan, ...]:
+        """The models below it: members and, last, the gate."""
+        return (*self.members, *(() if self.gate is None else (self.gate.model,)))
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The union of its members' inputs, under the ensemble's names."""
-        return join_inputs((member.name, member.inputs, member.rename) for member in self.members)
+        """The union of its members' and its gate's inputs, under the ensemble's names."""
+        return join_inputs((part.name, part.inputs, part.rename) for part in self.parts)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -136,16 +163,22 @@ def _leaves(prefix: str, node: LeafPlan | EnsemblePlan) -> Iterator[tuple[str, L
     if isinstance(node, LeafPlan):
         yield prefix + node.name, node
         return
-    for member in node.members:
+    for member in node.parts:
         # the root's own name is no part of the graph's names
         inner = f"{prefix}{member.name}/" if isinstance(member, EnsemblePlan) else prefix
         yield from _leaves(inner, member)
 
 
-def _resolve(model: Model, recipe: Recipe, folder: Path) -> LeafPlan | EnsemblePlan:
+def _resolve(
+    model: Model, recipe: Recipe, folder: Path, seen: tuple[TensorSpec, ...] | None = None
+) -> LeafPlan | EnsemblePlan:
+    """Resolve a model; ``seen`` are the inputs that it may take, for a gate and what is in it."""
     if isinstance(model, EnsembleModel):
-        return _resolve_ensemble(model, recipe, folder)
-    return LeafPlan(model.name, _origin(model, recipe, folder), model.rename)
+        return _resolve_ensemble(model, recipe, folder, seen)
+    origin = _origin(model, recipe, folder)
+    if isinstance(origin, FactorySource) and seen is not None:
+        origin = replace(origin, available=seen)
+    return LeafPlan(model.name, origin, model.rename, gates=seen is not None)
 
 
 def _origin(
@@ -169,7 +202,8 @@ def _origin(
         rename=model.rename,
         outputs=tuple(model.outputs),
         kwargs=model.kwargs,
-        search=folder,
+        # nothing beside a recipe may stand in for a module of ours
+        search=None if model.factory in BUILT_IN_FACTORIES else folder,
     )
 
 
@@ -193,9 +227,11 @@ def _soup(model: SoupModel, recipe: Recipe, folder: Path) -> Source:
     return in_scratch(make)
 
 
-def _resolve_ensemble(model: EnsembleModel, recipe: Recipe, folder: Path) -> EnsemblePlan:
+def _resolve_ensemble(
+    model: EnsembleModel, recipe: Recipe, folder: Path, seen: tuple[TensorSpec, ...] | None
+) -> EnsemblePlan:
     spec = model.ensemble
-    members = tuple(_resolve(member, recipe, folder) for member in spec.members)
+    members = tuple(_resolve(member, recipe, folder, seen) for member in spec.members)
     outputs: Sequence[tuple[str, tuple[str, ...]]] = [(m.name, m.outputs) for m in members]
     return EnsemblePlan(
         name=model.name,
@@ -205,4 +241,15 @@ def _resolve_ensemble(model: EnsembleModel, recipe: Recipe, folder: Path) -> Ens
         space=spec.space,
         output=resolve_output(model.name, outputs, spec.output),
         rename=model.rename,
+        gate=None if spec.gate is None else _gate(spec.gate, members, recipe, folder),
     )
+
+
+def _gate(
+    spec: GateSpec, members: Sequence[LeafPlan | EnsemblePlan], recipe: Recipe, folder: Path
+) -> GatePlan:
+    own = join_inputs((member.name, member.inputs, member.rename) for member in members)
+    seen = {given.name: given for given in (*recipe.input_specs(), *own)}
+    model = _resolve(spec.model, recipe, folder, tuple(seen.values()))
+    output = resolve_scores(model.name, model.outputs, spec.output)
+    return GatePlan(model, GateRule(output, spec.top_k, spec.activation))

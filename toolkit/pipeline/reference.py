@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -11,10 +12,11 @@ from torch import nn
 
 from toolkit.artifacts import OnnxModel
 from toolkit.parity import OutputSpec
-from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Plan
 from toolkit.runtime import (
     ChangedSource,
     EnsembleRunner,
+    Gating,
     NarrowedSource,
     OrtRunner,
     Renamed,
@@ -23,20 +25,20 @@ from toolkit.runtime import (
     Weighted,
     jitter,
 )
-from toolkit.sources import HuggingFaceSource, Source
+from toolkit.sources import HuggingFaceSource
 
 __all__ = [
     "available_memory",
     "baseline_runners",
     "narrowed_runner",
     "output_specs",
+    "part_runner",
     "reference_precision",
     "reference_runner",
 ]
 
 
 Change = Callable[[nn.Module], None]
-Wrap = Callable[[Source], Source]
 
 
 def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Runner:
@@ -45,22 +47,15 @@ def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Ru
     ``change`` alters every PyTorch model after it is loaded.
 
     An ONNX member means what ONNX Runtime, without optimisations, makes of its own file; it
-    stays in the file's precision.
+    stays in the file's precision. Gates stay in float32 at least, and what float32 may decide
+    otherwise in them is marked (``undecided``).
     """
-    return _runner(plan.root, dtype, _changed(change), optimise=change is not None)
+    return _Making(dtype, change, probed=True).runner(plan.root)
 
 
 def narrowed_runner(plan: Plan, precision: str, dtype: str) -> Runner:
     """A runner that computes the recipe in ``dtype`` with the weights it has in ``precision``."""
-
-    def narrowed(source: Source) -> Source:
-        return NarrowedSource(source, precision)
-
-    return _runner(plan.root, dtype, narrowed)
-
-
-def _changed(change: Change | None) -> Wrap | None:
-    return None if change is None else lambda source: ChangedSource(source, change)
+    return _Making(dtype, precision=precision, probed=True).runner(plan.root)
 
 
 def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
@@ -107,28 +102,63 @@ def baseline_runners(plan: Plan, dtype: str, reference: str = "float64") -> tupl
     """
     plain: list[Change | None] = [None] if dtype != reference else []
     moved = [partial(jitter, seed=seed) for seed in (1, 2)] if dtype == "float32" else []
-    return tuple(reference_runner(plan, dtype, change) for change in (*plain, *moved))
+    return tuple(_Making(dtype, change).runner(plan.root) for change in (*plain, *moved))
 
 
-def _runner(
-    node: LeafPlan | EnsemblePlan, dtype: str, wrap: Wrap | None, *, optimise: bool = False
-) -> Runner:
-    runner = _own_names(node, dtype, wrap, optimise=optimise)
-    return Renamed(runner, node.rename) if node.rename else runner
+def part_runner(part: LeafPlan | EnsemblePlan, dtype: str = "float32") -> Runner:
+    """A runner of one member of an ensemble, under the names that it shares with the others."""
+    return _Making(dtype).runner(part)
 
 
-def _own_names(
-    node: LeafPlan | EnsemblePlan, dtype: str, wrap: Wrap | None, *, optimise: bool
-) -> Runner:
-    if isinstance(node, EnsemblePlan):
+@dataclass(frozen=True)
+class _Making:
+    """How the models of a tree become runners.
+
+    Attributes:
+        dtype: What they are computed in; gates at least in float32.
+        change: Alters every PyTorch model after it is loaded.
+        precision: Of the weights, whatever they are computed in; gates keep theirs.
+        probed: Whether rows whose gate hangs on rounding are marked.
+    """
+
+    dtype: str
+    change: Change | None = None
+    precision: str | None = None
+    probed: bool = False
+
+    def runner(self, node: LeafPlan | EnsemblePlan) -> Runner:
+        """The runner of a model under the names it shares with others."""
+        runner = self._ensemble(node) if isinstance(node, EnsemblePlan) else self._leaf(node)
+        return Renamed(runner, node.rename) if node.rename else runner
+
+    def _ensemble(self, node: EnsemblePlan) -> Runner:
+        weights = node.weights if node.gate is None else (0.0,) * len(node.members)
         members = [
-            Weighted(_runner(member, dtype, wrap, optimise=optimise), weight)
-            for member, weight in zip(node.members, node.weights, strict=True)
+            Weighted(self.runner(member), weight)
+            for member, weight in zip(node.members, weights, strict=True)
         ]
-        return EnsembleRunner(members, node.combine, node.space, node.output)
-    if isinstance(node.origin, OnnxModel):
-        return OrtRunner(node.origin.path, optimise=optimise)
-    return TorchRunner(wrap(node.origin) if wrap else node.origin, dtype)
+        gate = None if node.gate is None else self._gating(node.gate)
+        return EnsembleRunner(members, node.combine, node.space, node.output, gate)
+
+    def _leaf(self, node: LeafPlan) -> Runner:
+        if isinstance(node.origin, OnnxModel):
+            return OrtRunner(node.origin.path, optimise=self.change is not None)
+        source, dtype = node.origin, self.dtype
+        if self.change is not None:
+            source = ChangedSource(source, self.change)
+        if node.gates:
+            return TorchRunner(source, dtype if dtype == "float64" else "float32")
+        if self.precision is not None:
+            source = NarrowedSource(source, self.precision)
+        return TorchRunner(source, dtype)
+
+    def _gating(self, gate: GatePlan) -> Gating:
+        runner = replace(self, probed=False).runner(gate.model)
+        if not self.probed or gate.rule.top_k is None:
+            return Gating(runner, gate.rule)
+        moved = (None, *(partial(jitter, seed=seed) for seed in (1, 2)))
+        probes = tuple(_Making("float32", one).runner(gate.model) for one in moved)
+        return Gating(runner, gate.rule, probes)
 
 
 def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:

@@ -13,7 +13,7 @@ from toolkit.parity.explain import Twin
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
 from toolkit.progress import Progress, silent
-from toolkit.runtime import ProgramTrace, TracedEnsemble, TracedLeaf, TreeTrace
+from toolkit.runtime import ProgramTrace, TracedEnsemble, TracedGate, TracedLeaf, TreeTrace
 
 __all__ = ["fresh_twin"]
 
@@ -52,15 +52,24 @@ def _traced(
         program = programs.get(prefix + node.name)
         trace = program and ProgramTrace(program, inputs, node.outputs, lifted=lifted)
         return TracedLeaf(node.name, trace, inputs, node.rename)
-    members = tuple(
+    parts = [
         _traced(
             member,
             f"{prefix}{member.name}/" if isinstance(member, EnsemblePlan) else prefix,
             programs,
             lifted=lifted,
         )
-        for member in node.members
-    )
+        for member in node.parts
+    ]
+    gate = None if node.gate is None else TracedGate(parts.pop(), node.gate.rule)
     return TracedEnsemble(
-        node.name, members, node.weights, node.combine, node.space, node.output, inputs, node.rename
+        node.name,
+        tuple(parts),
+        node.weights,
+        node.combine,
+        node.space,
+        node.output,
+        inputs,
+        node.rename,
+        gate,
     )

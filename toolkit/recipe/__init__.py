@@ -1,9 +1,15 @@
 """The recipe: one YAML file that says what to build, validated before anything is loaded."""
 
 from toolkit.recipe.base import LoadContext
-from toolkit.recipe.kinds import CheckpointModel, FactoryModel, MergeModel, OnnxFile
+from toolkit.recipe.kinds import (
+    BUILT_IN_FACTORIES,
+    CheckpointModel,
+    FactoryModel,
+    MergeModel,
+    OnnxFile,
+)
 from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
-from toolkit.recipe.models import EnsembleModel, EnsembleSpec, Model, SoupModel, SoupSpec
+from toolkit.recipe.models import EnsembleModel, EnsembleSpec, GateSpec, Model, SoupModel, SoupSpec
 from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
@@ -17,12 +23,14 @@ from toolkit.recipe.settings import (
 from toolkit.recipe.shapes import check_shapes
 
 __all__ = [
+    "BUILT_IN_FACTORIES",
     "CheckpointModel",
     "EngineSettings",
     "EnsembleModel",
     "EnsembleSpec",
     "ExportSettings",
     "FactoryModel",
+    "GateSpec",
     "Input",
     "LoadContext",
     "MergeModel",

@@ -43,6 +43,7 @@ _WANTED: Mapping[str, str] = {
 }
 _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than_equal": ("ge", "at least {:g}"),
+    "less_than": ("lt", "less than {:g}"),
     "less_than_equal": ("le", "at most {:g}"),
     "string_too_long": ("max_length", "at most {} characters"),
     "string_too_short": ("min_length", "at least {} character"),
@@ -58,12 +59,14 @@ class LoadContext:
         explicit_root: Whether the user named it, which admits absolute paths inside it.
         allow_code: Whether the user agreed to run Python code that the recipe names.
         check_files: Whether the files that paths name must exist.
+        to_come: Paths, as written, that need not exist yet.
     """
 
     root: Path
     explicit_root: bool
     allow_code: bool
     check_files: bool
+    to_come: frozenset[str] = frozenset()
 
 
 def context_of(info: ValidationInfo) -> LoadContext | None:

@@ -24,6 +24,7 @@ from toolkit.recipe.paths import FilePath, FolderPath
 from toolkit.recipe.problems import Problem, shown
 
 __all__ = [
+    "BUILT_IN_FACTORIES",
     "RESERVED_NAMES",
     "CheckpointModel",
     "CheckpointSettings",
@@ -40,6 +41,11 @@ _FACTORY = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 # The fused graph calls its own values so.
 RESERVED_NAMES = ("interpolation",)
+
+# Callables of this package: running them needs no permission.
+BUILT_IN_FACTORIES = frozenset(
+    f"toolkit.gates:{name}" for name in ("features", "tokens", "last_token")
+)
 
 Scalar: TypeAlias = bool | int | float | str | None
 TensorName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -70,6 +76,8 @@ def _factory(value: Any, info: ValidationInfo) -> str:
             "the callable returns the torch.nn.Module that the weights belong to",
         )
     context = context_of(info)
+    if value in BUILT_IN_FACTORIES:
+        return value
     if context is not None and not context.allow_code:
         raise invalid(
             f"{value} is Python code that the recipe would run, which was not allowed",
@@ -177,7 +185,7 @@ class CheckpointModel(CheckpointSettings):
 
 
 class FactoryModel(NamedModel):
-    """A torch.nn.Module built by Python code of your own; needs --allow-code."""
+    """A torch.nn.Module built by Python code of your own, which needs --allow-code."""
 
     factory: Annotated[
         str,

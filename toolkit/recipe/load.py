@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ __all__ = ["load_recipe", "parse_recipe", "recipe_schema", "resolved_yaml"]
 
 
 def load_recipe(
-    path: Path, *, allow_code: bool = False, root: Path | None = None, check_files: bool = True
+    path: Path,
+    *,
+    allow_code: bool = False,
+    root: Path | None = None,
+    check_files: bool = True,
+    gate_to_come: bool = False,
 ) -> Recipe:
     """Read and validate a recipe file.
 
@@ -28,6 +34,7 @@ def load_recipe(
         root: The folder that the recipe's paths are read against and confined to, as the user
             gave it; absolute paths inside it are allowed then. Default: the recipe's folder.
         check_files: Whether the files the recipe names must exist.
+        gate_to_come: Whether the weights of the outermost ensemble's gate need not exist yet.
 
     Raises:
         RecipeError: With every problem at once, each with its place and line.
@@ -38,7 +45,22 @@ def load_recipe(
         allow_code=allow_code,
         check_files=check_files,
     )
-    return parse_recipe(_read_text(path), str(path), context)
+    text = _read_text(path)
+    if gate_to_come:
+        context = replace(context, to_come=_gate_weights(text))
+    return parse_recipe(text, str(path), context)
+
+
+def _gate_weights(text: str) -> frozenset[str]:
+    """The path of the outermost gate's weights, where the text names one."""
+    try:
+        tree, _ = read_tree(text)
+    except RecipeError:  # told when it is parsed
+        return frozenset()
+    found = None if tree is None else tree.plain()
+    for key in ("model", "ensemble", "gate", "model", "weights"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return frozenset([found]) if isinstance(found, str) else frozenset()
 
 
 def parse_recipe(text: str, source: str, context: LoadContext) -> Recipe:

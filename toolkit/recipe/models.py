@@ -25,6 +25,7 @@ __all__ = [
     "MAX_MODEL_DEPTH",
     "EnsembleModel",
     "EnsembleSpec",
+    "GateSpec",
     "Model",
     "SoupModel",
     "SoupSpec",
@@ -34,6 +35,38 @@ MAX_MODEL_DEPTH = 16
 KINDS = tuple(TAGS)
 
 Number: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_WEIGHT)]
+
+
+class GateSpec(RecipeModel):
+    """A model that gives every row of the combined output its own weights."""
+
+    model: Annotated[
+        Model,
+        Field(
+            description="A model of any kind whose output holds scores [batch, members] or "
+            "[batch, sequence, members]. It sees the members' inputs."
+        ),
+    ]
+    output: Annotated[
+        TensorName | None,
+        Field(
+            description="The output with the scores. Default: logits, weights, scores, or the "
+            "only one."
+        ),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        Field(
+            strict=True,
+            ge=1,
+            description="How many members of a row have a weight above 0; of equal scores the "
+            "first. Default: all.",
+        ),
+    ] = None
+    activation: Annotated[
+        Literal["softmax", "softplus"],
+        Field(description="How scores become weights; softplus (log_linear) need not sum to 1."),
+    ] = "softmax"
 
 
 class EnsembleSpec(RecipeModel):
@@ -61,6 +94,10 @@ class EnsembleSpec(RecipeModel):
         tuple[Number, ...],
         Field(description="One per member; linear weights sum to 1. Default: uniform."),
     ] = ()
+    gate: Annotated[
+        GateSpec | None,
+        Field(description="A model that gives the weights, in place of constant ones."),
+    ] = None
     members: Annotated[
         tuple[Model, ...],
         Field(description="Models of any kind.", json_schema_extra={"minItems": 1}),
@@ -68,7 +105,7 @@ class EnsembleSpec(RecipeModel):
 
     @classmethod
     def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
-        """Weights fit members and combination; log_linear needs distributions."""
+        """Weights or gate fit members and combination; log_linear needs distributions."""
         combine = data.get("combine")
         if combine == "log_linear" and data.get("space") == "values":
             yield Problem(
@@ -80,6 +117,7 @@ class EnsembleSpec(RecipeModel):
         if isinstance(weights, list):
             count = len(members) if isinstance(members, list) else len(weights)
             yield from weight_problems(weights, count, combine)
+        yield from _gate_problems(data)
         if isinstance(members, list):
             yield from _member_problems(members, data.get("space", "logits"))
 
@@ -130,6 +168,25 @@ class EnsembleModel(NamedModel):
     ensemble: Annotated[EnsembleSpec, Field(description="Members and how they are combined.")]
 
 
+def _gate_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    gate, members = data.get("gate"), data.get("members")
+    if gate is None:
+        return
+    if data.get("weights"):
+        yield Problem(("weights",), "found weights beside a gate, wanted one of them")
+    if not isinstance(gate, dict):
+        return
+    top_k, count = gate.get("top_k"), len(members) if isinstance(members, list) else None
+    if type(top_k) is int and count is not None and top_k > count:
+        yield Problem(("gate", "top_k"), f"found {top_k} for {count} members")
+    if gate.get("activation") == "softplus" and data.get("combine") == "linear":
+        yield Problem(
+            ("gate", "activation"),
+            "softplus weights need not sum to 1, which linear needs",
+            "use softmax, or combine: log_linear",
+        )
+
+
 def _member_problems(members: list[Any], space: Any) -> Iterator[Problem]:
     if not members:
         yield Problem(("members",), "found an empty list, wanted at least one model")
@@ -176,6 +233,7 @@ Model: TypeAlias = Annotated[
     BeforeValidator(_one_kind),
 ]
 
+GateSpec.model_rebuild()
 EnsembleSpec.model_rebuild()
 SoupSpec.model_rebuild()
 SoupModel.model_rebuild()

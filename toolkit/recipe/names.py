@@ -21,7 +21,7 @@ __all__ = ["resolved_model", "walk"]
 
 
 def walk(model: Any, path: Location = ("model",)) -> Iterator[tuple[Location, Any]]:
-    """Every model with its place in the recipe, parents before members.
+    """Every model with its place in the recipe, parents before members, gates after these.
 
     Works on models and on the plain data they are validated from, whatever its types.
     """
@@ -31,6 +31,9 @@ def walk(model: Any, path: Location = ("model",)) -> Iterator[tuple[Location, An
         if isinstance(members, (list, tuple)):
             for i, member in enumerate(members):
                 yield from walk(member, (*path, kind, "members", i))
+    gate = _get(_get(_get(model, "ensemble"), "gate"), "model")
+    if gate is not None:
+        yield from walk(gate, (*path, "ensemble", "gate", "model"))
 
 
 def _get(value: Any, key: str) -> Any:
@@ -45,11 +48,12 @@ def resolved_model(model: Model) -> Model:
     A derived name that is taken, by an explicit one anywhere or a derived one before it, gets
     the first free suffix ``_2``, ``_3``, …
     """
-    models = [found for _, found in walk(model)]
-    taken = {found.name for found in models if found.name}.union(RESERVED_NAMES)
+    models = list(walk(model))
+    taken = {found.name for _, found in models if found.name}.union(RESERVED_NAMES)
     names = []
-    for found in models:
-        name = found.name or _unique(_derived(found), taken)
+    for path, found in models:
+        derived = "gate" if path[-2:] == ("gate", "model") else _derived(found)
+        name = found.name or _unique(derived, taken)
         taken.add(name)
         names.append(name)
     return _rebuilt(model, iter(names))
@@ -80,12 +84,15 @@ def _rebuilt(model: Model, names: Iterator[str]) -> Model:
     if isinstance(model, EnsembleModel):
         spec = model.ensemble
         count = len(spec.members)
-        update["ensemble"] = spec.model_copy(
-            update={
-                "members": tuple(_rebuilt(member, names) for member in spec.members),
-                "weights": spec.weights or (1 / count,) * count,
-            }
-        )
+        inner: dict[str, Any] = {
+            "members": tuple(_rebuilt(member, names) for member in spec.members)
+        }
+        if spec.gate is None:
+            inner["weights"] = spec.weights or (1 / count,) * count
+        else:
+            gate = _rebuilt(spec.gate.model, names)
+            inner["gate"] = spec.gate.model_copy(update={"model": gate})
+        update["ensemble"] = spec.model_copy(update=inner)
     if isinstance(model, SoupModel):
         members = tuple(_rebuilt(member, names) for member in model.soup.members)
         update["soup"] = model.soup.model_copy(update={"members": members})

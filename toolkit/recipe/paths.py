@@ -49,7 +49,7 @@ def _validator(folder: bool) -> Callable[[Any, ValidationInfo], LocalPath]:
             return LocalPath(value, Path(value))
         path = context.root / value
         _check_confined(value, path, context)
-        if context.check_files:
+        if context.check_files and value not in context.to_come:
             _check_exists(value, path, context, folder=folder)
         return LocalPath(value, path)
 

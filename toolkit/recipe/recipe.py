@@ -111,7 +111,7 @@ class Recipe(RecipeModel):
 
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, _ in models:
-        depth = 1 + path.count("members")
+        depth = 1 + path.count("members") + path.count("gate")
         if depth > MAX_MODEL_DEPTH:
             yield Problem(path, f"models are nested deeper than {MAX_MODEL_DEPTH} levels")
             return
@@ -135,7 +135,8 @@ def _name_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
 def _missing_inputs(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, model in models:
         factory = isinstance(model, dict) and "factory" in model
-        if factory or hasattr(model, "factory"):
+        # A gate sees the members' inputs, which models of other kinds know.
+        if (factory or hasattr(model, "factory")) and "gate" not in path:
             yield Problem(
                 ("inputs",),
                 f"required key is missing: {dotted(path)} is a factory, whose inputs only the "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -23,7 +24,7 @@ from toolkit.artifacts import DimRange, TensorSpec
 from toolkit.errors import RecipeError
 from toolkit.recipe.base import RecipeModel, invalid
 from toolkit.recipe.paths import FilePath
-from toolkit.recipe.problems import nearest, shown
+from toolkit.recipe.problems import Problem, nearest, shown
 
 __all__ = [
     "EngineSettings",
@@ -187,6 +188,31 @@ class PassSettings(RecipeModel):
         WithJsonSchema({"type": "string", "minLength": 1}),
         Field(description="The pass to run; passes run in the order of the list."),
     ]
+    threshold: Annotated[
+        float | None,
+        Field(
+            strict=True,
+            allow_inf_nan=False,
+            ge=0,
+            lt=1,
+            description="skip_gated_members: the weight up to which a member does not run. "
+            "Default: 0, which is exact.",
+        ),
+    ] = None
+
+    @classmethod
+    def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """Options belong to passes that have them."""
+        name = data.get("name")
+        known = graphs.PASSES.get(name) if isinstance(name, str) else None
+        for option in set(data) & set(cls.model_fields) - {"name"} if known else ():
+            if option not in {field.name for field in fields(known)}:  # type: ignore[arg-type]
+                yield Problem((option,), f"the pass {name} has no such option")
+
+    def options(self) -> dict[str, float]:
+        """The options that the recipe states."""
+        stated = self.model_dump(exclude={"name"})
+        return {name: value for name, value in stated.items() if value is not None}
 
 
 def _compute_capability(value: Any) -> str:

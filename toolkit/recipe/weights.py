@@ -8,7 +8,7 @@ from typing import Any
 
 from toolkit.recipe.problems import Problem
 
-__all__ = ["MAX_WEIGHT", "SUM_TOLERANCE", "weight_problems"]
+__all__ = ["MAX_WEIGHT", "SUM_TOLERANCE", "listed", "weight_problems"]
 
 SUM_TOLERANCE = 1e-6
 # Log-linear weights scale logits; above this every distribution is one-hot in float32.
@@ -39,10 +39,10 @@ def _normalised_hint(weights: Sequence[float]) -> str:
     total = math.fsum(weights)
     if total == 0:
         return "for a uniform mean leave weights out"
-    return f"normalised: {_listed([weight / total for weight in weights])}"
+    return f"normalised: {listed([weight / total for weight in weights])}"
 
 
-def _listed(weights: Sequence[float]) -> str:
+def listed(weights: Sequence[float]) -> str:
     """Weights in six digits that still sum to 1: the largest takes the rounding."""
     rounded = [round(weight, 6) for weight in weights]
     largest = rounded.index(max(rounded))

@@ -20,6 +20,7 @@ _GATES = {
     "budget max": "Largest error of a class",
     "choice": "Clear decisions kept",
     "divergence": "Divergence of distributions",
+    "routing": "Choice of members settled",
     "checker": "Valid ONNX",
     "domains": "Known operators",
     "dimensions": "Dimensions named and linked",

@@ -1,19 +1,22 @@
 """What runs a model: PyTorch, ONNX Runtime, or an ensemble of either, all behind one protocol."""
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
-from toolkit.runtime.ensemble import EnsembleRunner, Weighted
+from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
+from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
 from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
-from toolkit.runtime.tree import TracedEnsemble, TracedLeaf, TreeTrace
+from toolkit.runtime.tree import TracedEnsemble, TracedGate, TracedLeaf, TreeTrace
 
 __all__ = [
     "Array",
     "ChangedSource",
     "EnsembleRunner",
     "Feeds",
+    "GateRule",
+    "Gating",
     "NarrowedSource",
     "OrtRunner",
     "Outputs",
@@ -23,10 +26,14 @@ __all__ = [
     "Runner",
     "TorchRunner",
     "TracedEnsemble",
+    "TracedGate",
     "TracedLeaf",
     "TreeTrace",
     "Weighted",
+    "interpolate",
+    "interpolate_gated",
     "jitter",
+    "log_weights",
     "open_session",
     "providers",
 ]

@@ -16,6 +16,7 @@ weight vetoes every class, no distribution exists and all probabilities are 0.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -28,8 +29,15 @@ import torch
 
 from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.gate import (
+    GateRule,
+    interpolate_gated,
+    log_softmax_or_nothing,
+    log_weights,
+    near_ties,
+)
 
-__all__ = ["EnsembleRunner", "Weighted", "interpolate"]
+__all__ = ["EnsembleRunner", "Gating", "Weighted", "interpolate", "picked", "undecided"]
 
 Combine = Literal["linear", "log_linear"]
 Space = Literal["logits", "probabilities", "values"]
@@ -37,10 +45,35 @@ Space = Literal["logits", "probabilities", "values"]
 
 @dataclass(frozen=True)
 class Weighted:
-    """A member and its weight."""
+    """A member and its weight, which says nothing where a gate decides."""
 
     runner: Runner
     weight: float
+
+
+@dataclass(frozen=True)
+class Gating:
+    """A gate in place of constant weights.
+
+    Attributes:
+        runner: Gives scores [rows..., M], the rows being leading dimensions of the outputs.
+        rule: What becomes of them.
+        probes: The gate with the errors of float32: what they do to the scores decides which
+            rows hang on rounding. Without any, no row is called undecided.
+    """
+
+    runner: Runner
+    rule: GateRule
+    probes: tuple[Runner, ...] = ()
+
+
+def undecided(output: str) -> str:
+    """The name under which an ensemble says which rows of ``output`` hang on rounding.
+
+    The array is bool and broadcasts against the output. Which of two members with nearly equal
+    scores is among the top k, float32 may decide otherwise than float64, and both are right.
+    """
+    return f"undecided rows of {output}"
 
 
 class EnsembleRunner:
@@ -50,26 +83,41 @@ class EnsembleRunner:
     """
 
     def __init__(
-        self, members: Sequence[Weighted], combine: Combine, space: Space, output: str
+        self,
+        members: Sequence[Weighted],
+        combine: Combine,
+        space: Space,
+        output: str,
+        gate: Gating | None = None,
     ) -> None:
         self.members = tuple(members)
         self.output = output
+        self.gate = gate
         self._combine: Combine = combine
         self._space: Space = space
         self._stack = ExitStack()
         self.name = self.members[0].runner.name
 
     @property
+    def parts(self) -> tuple[tuple[Runner, str], ...]:
+        """What runs, and the output that is taken: members, the gate, its probes."""
+        members = tuple((member.runner, self.output) for member in self.members)
+        if self.gate is None:
+            return members
+        gates = (self.gate.runner, *self.gate.probes)
+        return (*members, *((runner, self.gate.rule.output) for runner in gates))
+
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The union of the members' inputs."""
-        specs = (spec for member in self.members for spec in member.runner.inputs)
+        """The union of the inputs of members and gate."""
+        specs = (spec for runner, _ in self.parts for spec in runner.inputs)
         return tuple({spec.name: spec for spec in specs}.values())
 
     def __enter__(self) -> EnsembleRunner:
         """Load every member."""
         with ExitStack() as stack:
-            for member in self.members:
-                stack.enter_context(member.runner)
+            for runner, _ in self.parts:
+                stack.enter_context(runner)
             self._stack = stack.pop_all()
         return self
 
@@ -84,14 +132,40 @@ class EnsembleRunner:
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Feed every member and combine their ``output``."""
-        return self.combine([m.runner(feeds)[self.output] for m in self.members])
+        return self.combine([picked(runner(feeds), output) for runner, output in self.parts])
 
-    def combine(self, parts: Sequence[Array]) -> Outputs:
-        """Interpolate the members' outputs, given in their order."""
-        # torch warns about arrays it may not write to, such as memory-mapped ones
-        outputs = [torch.from_numpy(np.require(part, requirements="W")) for part in parts]
-        weights = [member.weight for member in self.members]
-        return {self.output: interpolate(outputs, weights, self._combine, self._space).numpy()}
+    def combine(self, parts: Sequence[Outputs]) -> Outputs:
+        """Interpolate what ``parts`` gave, in their order; each as ``picked`` leaves it."""
+        count, wanted = len(self.members), self.parts
+        arrays = [part[name] for part, (_, name) in zip(parts, wanted, strict=True)]
+        outputs = [_tensor(array) for array in arrays[:count]]
+        doubts = [part[mark] for part in parts[:count] if (mark := undecided(self.output)) in part]
+        if self.gate is None:
+            weights = [member.weight for member in self.members]
+            found = interpolate(outputs, weights, self._combine, self._space)
+        else:
+            scores, *probes = map(_tensor, arrays[count:])
+            weights_of_rows = log_weights(scores, self.gate.rule)
+            found = interpolate_gated(outputs, weights_of_rows, self._combine, self._space)
+            ties = near_ties(scores, probes, self.gate.rule.top_k) if probes else None
+            if ties is not None:
+                shape = (*ties.shape, *[1] * (found.dim() - ties.dim()))
+                doubts.append(ties.reshape(shape).numpy())
+        result: Outputs = {self.output: found.numpy()}
+        if doubts:
+            result[undecided(self.output)] = functools.reduce(np.logical_or, doubts)
+        return result
+
+
+def picked(found: Outputs, output: str) -> Outputs:
+    """An output, and which of its rows hang on rounding where that is said."""
+    mark = undecided(output)
+    return {output: found[output], **({mark: found[mark]} if mark in found else {})}
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    # torch warns about arrays it may not write to, such as memory-mapped ones
+    return torch.from_numpy(np.require(array, requirements="W"))
 
 
 def interpolate(
@@ -102,12 +176,9 @@ def interpolate(
     if space == "values" or (combine == "linear" and space == "probabilities"):
         return torch.stack([w * x for w, x in kept]).sum(dim=0)
     if combine == "linear":
-        return torch.stack([torch.log_softmax(x, -1) + math.log(w) for w, x in kept]).logsumexp(
-            dim=0
-        )
-    logs = [(w, x.log() if space == "probabilities" else x) for w, x in kept]
-    product = torch.stack([w * x for w, x in logs]).sum(dim=0)
-    vetoed = product.isneginf().all(dim=-1, keepdim=True)
-    normalised = torch.log_softmax(product.masked_fill(vetoed, 0.0), -1)
-    normalised = normalised.masked_fill(vetoed, -torch.inf)
+        logs = [log_softmax_or_nothing(x) + math.log(w) for w, x in kept]
+        return torch.stack(logs).logsumexp(dim=0)
+    spoken = [(w, x.log() if space == "probabilities" else x) for w, x in kept]
+    product = torch.stack([w * x for w, x in spoken]).sum(dim=0)
+    normalised = log_softmax_or_nothing(product)
     return normalised.exp() if space == "probabilities" else normalised

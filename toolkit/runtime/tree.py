@@ -9,9 +9,10 @@ import torch
 
 from toolkit.runtime.base import Array, Feeds, Outputs
 from toolkit.runtime.ensemble import Combine, Space, interpolate
+from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.program import ProgramTrace
 
-__all__ = ["TracedEnsemble", "TracedLeaf", "TreeTrace"]
+__all__ = ["TracedEnsemble", "TracedGate", "TracedLeaf", "TreeTrace"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class TracedLeaf:
 
 
 @dataclass(frozen=True)
+class TracedGate:
+    """A gate; fields as in ``Gating``."""
+
+    model: TracedLeaf | TracedEnsemble
+    rule: GateRule
+
+
+@dataclass(frozen=True)
 class TracedEnsemble:
     """Members whose ``output`` is interpolated; fields as in ``EnsembleRunner``."""
 
@@ -43,13 +52,22 @@ class TracedEnsemble:
     output: str
     inputs: tuple[str, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
+    gate: TracedGate | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[TracedLeaf | TracedEnsemble, str], ...]:
+        """The models below and the output that is taken of each: members and, last, the gate."""
+        members = tuple((member, self.output) for member in self.members)
+        if self.gate is None:
+            return members
+        return (*members, (self.gate.model, self.gate.rule.output))
 
     @property
     def whole(self) -> bool:
         """Whether every model below is traced, so that its output can be computed."""
         return all(
-            member.whole if isinstance(member, TracedEnsemble) else member.trace is not None
-            for member in self.members
+            part.whole if isinstance(part, TracedEnsemble) else part.trace is not None
+            for part, _ in self.parts
         )
 
 
@@ -79,12 +97,12 @@ class TreeTrace:
             return self._run_leaf(node, prefix, own, wanted)
         combined = prefix + node.output
         inner = set(wanted)
-        outputs = [f"{prefix}{member.name}/{node.output}" for member in node.members]
+        outputs = [f"{prefix}{part.name}/{output}" for part, output in node.parts]
         if combined in wanted and node.whole:
             inner.update(outputs)
         found: Outputs = {}
-        for member in node.members:
-            found.update(self._run(member, f"{prefix}{member.name}/", own, inner))
+        for part, _ in node.parts:
+            found.update(self._run(part, f"{prefix}{part.name}/", own, inner))
         if combined in wanted and all(name in found for name in outputs):
             found[combined] = _combined(node, [found[name] for name in outputs])
         return found
@@ -111,6 +129,9 @@ class TreeTrace:
 
 def _combined(node: TracedEnsemble, outputs: Sequence[Array]) -> Array:
     tensors = [torch.from_numpy(array) for array in outputs]
+    if node.gate is not None:
+        weights = log_weights(tensors.pop(), node.gate.rule)
+        return interpolate_gated(tensors, weights, node.combine, node.space).numpy()
     return interpolate(tensors, node.weights, node.combine, node.space).numpy()
 
 
@@ -120,5 +141,5 @@ def _names(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[str]:
         return
     if node.whole:
         yield prefix + node.output
-    for member in node.members:
-        yield from _names(member, f"{prefix}{member.name}/")
+    for part, _ in node.parts:
+        yield from _names(part, f"{prefix}{part.name}/")

@@ -87,6 +87,16 @@ class FactorySource:
             )
         return _NamedOutputs(module, self.outputs, self.target)
 
+    def untrained(self, seed: int) -> nn.Module:
+        """The module as the callable makes it, in training mode: where training starts.
+
+        Its ``module`` is the callable's own, whose state dict ``weights`` is to hold.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self._build()
+        return _NamedOutputs(module, self.outputs, self.target).train()
+
     @cached_property
     def _callable(self) -> Any:
         module_name, _, attribute = self.target.partition(":")

@@ -1,0 +1,60 @@
+"""Statements that several of our operators have in common.
+
+Each expects ``z``, the members [M, ..., V] in the type that is computed in, and names of its own.
+"""
+
+from __future__ import annotations
+
+__all__ = ["LOG_SOFTMAX", "MIX", "ODDS", "lowest"]
+
+
+def lowest(like: str) -> str:
+    """``last``, ``lowest`` and ``one`` in the type of ``like``.
+
+    ``lowest`` is the smallest finite float32. A maximum is raised to it before it is subtracted,
+    because with -inf everywhere -inf - -inf would be NaN.
+    """
+    return f"""
+  last = Constant <value_ints = [-1]> ()
+  lowest_f32 = Constant <value_float = -3.4028234663852886e38> ()
+  lowest = CastLike (lowest_f32, {like})
+  one_f32 = Constant <value_float = 1.0> ()
+  one = CastLike (one_f32, {like})
+"""
+
+
+# Each member's own normalisation is folded into one term per row, log w - log sum exp; the sum is
+# at least 1 by construction unless the row is -inf throughout, and then the member has no mass.
+ODDS = """
+  peak_or_inf = ReduceMax <keepdims = 1> (z, last)
+  peak = Clip (peak_or_inf, lowest)
+  below_peak = Sub (z, peak)
+  odds = Exp (below_peak)
+  mass_or_zero = ReduceSum <keepdims = 1> (odds, last)
+  mass = Clip (mass_or_zero, one)
+  log_mass = Log (mass)
+"""
+
+MIX = """
+  terms = Add (below_peak, offset)
+  largest_or_inf = ReduceMax <keepdims = 0> (terms, first)
+  largest = Clip (largest_or_inf, lowest)
+  below_largest = Sub (terms, largest)
+  shares = Exp (below_largest)
+  sum_of_shares = ReduceSum <keepdims = 0> (shares, first)
+  log_sum = Log (sum_of_shares)
+  log_mixture = Add (log_sum, largest)
+  mixture = CastLike (log_mixture, members)
+"""
+
+LOG_SOFTMAX = """
+  peak_or_inf = ReduceMax <keepdims = 1> (total, last)
+  peak = Clip (peak_or_inf, lowest)
+  below_peak = Sub (total, peak)
+  odds = Exp (below_peak)
+  mass_or_zero = ReduceSum <keepdims = 1> (odds, last)
+  mass = Clip (mass_or_zero, one)
+  log_mass = Log (mass)
+  log_mixture = Sub (below_peak, log_mass)
+  mixture = CastLike (log_mixture, members)
+"""

@@ -1,0 +1,131 @@
+"""A gate's parameters by maximum likelihood, members frozen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from toolkit.errors import RecipeError
+from toolkit.fitting.rows import Objective, Rows
+from toolkit.progress import Progress, silent
+from toolkit.runtime import GateRule, log_weights
+
+__all__ = ["GateFit", "TrainingOptions", "fit_gate", "gate_scores"]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a gate is trained.
+
+    Attributes:
+        seed: Of the order of batches.
+        epochs: Most passes over the data.
+        patience: Passes without progress on the validation split before it stops.
+        rate: Of Adam.
+    """
+
+    seed: int = 0
+    epochs: int = 200
+    patience: int = 20
+    rate: float = 1e-2
+
+
+@dataclass(frozen=True)
+class GateFit:
+    """What training did.
+
+    Attributes:
+        epoch: The pass whose parameters were kept, the best on the validation split; 0 is what
+            training started from.
+        epochs: Passes in all.
+        losses: The validation loss before training and after every pass.
+    """
+
+    epoch: int
+    epochs: int
+    losses: tuple[float, ...]
+
+
+def gate_scores(
+    module: nn.Module, rows: Rows, names: Mapping[str, str], place: int
+) -> torch.Tensor:
+    """A gate's scores for each label that counts [n, M].
+
+    Args:
+        module: Takes inputs by keyword and returns a tuple.
+        rows: The examples.
+        names: From the module's input names to those of the examples.
+        place: Of the scores in the tuple.
+
+    Raises:
+        RecipeError: If the module cannot run on the data, or gives no scores for its members.
+    """
+    feeds = {own: torch.from_numpy(rows.batch.feeds[given]) for own, given in names.items()}
+    try:
+        scores: torch.Tensor = module(**feeds)[place]
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RecipeError(f"the gate cannot run on the data: {reason}") from error
+    return rows.of_rows(scores)
+
+
+def fit_gate(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
+    module: nn.Module,
+    names: Mapping[str, str],
+    place: int,
+    rule: GateRule,
+    objective: Objective,
+    fitted: Sequence[Rows],
+    validation: Sequence[Rows],
+    options: TrainingOptions,
+    progress: Progress = silent,
+) -> GateFit:
+    """Train ``module`` in place with Adam and keep the parameters that validate best.
+
+    All members have a weight during training, whatever ``rule.top_k`` says: the choice of the
+    best has no gradient, and with one member left the weight is 1 whatever the scores are.
+    """
+    soft = GateRule(rule.output, None, rule.activation)
+
+    def loss(rows: Sequence[Rows]) -> float:
+        module.eval()
+        with torch.no_grad():
+            parts = [_losses(module, part, names, place, soft, objective) for part in rows]
+        return float(torch.cat(parts).mean())
+
+    optimiser = torch.optim.Adam(module.parameters(), lr=options.rate)
+    generator = torch.Generator().manual_seed(options.seed)
+    losses = [loss(validation)]
+    best: tuple[int, dict[str, Any]] = (0, copy.deepcopy(module.state_dict()))
+    for epoch in range(1, options.epochs + 1):
+        progress("train gate", epoch, options.epochs)
+        module.train()
+        for number in torch.randperm(len(fitted), generator=generator).tolist():
+            optimiser.zero_grad()
+            _losses(module, fitted[number], names, place, soft, objective).mean().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        losses.append(loss(validation))
+        if losses[-1] < losses[best[0]]:
+            best = (epoch, copy.deepcopy(module.state_dict()))
+        if epoch - best[0] >= options.patience:
+            break
+    module.load_state_dict(best[1])
+    module.eval()
+    return GateFit(best[0], len(losses) - 1, tuple(losses))
+
+
+def _losses(  # noqa: PLR0913, PLR0917
+    module: nn.Module,
+    rows: Rows,
+    names: Mapping[str, str],
+    place: int,
+    rule: GateRule,
+    objective: Objective,
+) -> torch.Tensor:
+    scores = gate_scores(module, rows, names, place)
+    return objective.losses(rows, log_weights(scores, rule))
