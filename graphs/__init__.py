@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
     from graphs.passes.base import NearMiss, Pass, PassReport
-    from graphs.passes.common_subexpressions import CommonSubexpressions
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+    from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
@@ -33,9 +33,9 @@ __all__ = [
     "CONTRACTS",
     "PASSES",
     "Combination",
-    "CommonSubexpressions",
     "Contract",
     "DeduplicateInitializers",
+    "DeduplicateSubgraphs",
     "Description",
     "Difference",
     "Ensemble",
@@ -67,8 +67,8 @@ _HOMES = {
     "NearMiss": "graphs.passes.base",
     "Pass": "graphs.passes.base",
     "PassReport": "graphs.passes.base",
-    "CommonSubexpressions": "graphs.passes.common_subexpressions",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
+    "DeduplicateSubgraphs": "graphs.passes.deduplicate_subgraphs",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
     "Description": "graphs.description",
