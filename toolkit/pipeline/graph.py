@@ -48,15 +48,18 @@ def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
 
 def fuse_leaves(
     plan: Plan, exported: Mapping[str, Path], out: Path, passes: Sequence[graphs.Pass]
-) -> None:
+) -> list[graphs.PassReport]:
     """Write the fused graph, stripped of the exporter's traces, after ``passes``.
+
+    Returns:
+        What every pass did, those that fusing runs included.
 
     Raises:
         graphs.GraphError: If members cannot be fused, or one of ``passes`` rewrites nothing.
     """
     required = [step.name for step in passes]
     every = (graphs.StripExporterMetadata(), *passes)
-    graphs.fuse(_tree(plan.root, "", exported), out, passes=every, required=required)
+    return graphs.fuse(_tree(plan.root, "", exported), out, passes=every, required=required)
 
 
 def _export(
