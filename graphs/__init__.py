@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from graphs.passes.base import NearMiss, Pass, PassReport
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+    from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
@@ -42,6 +43,7 @@ __all__ = [
     "Exposure",
     "GraphError",
     "Leaf",
+    "MixedPrecision",
     "NearMiss",
     "NodeOutline",
     "Outline",
@@ -69,6 +71,7 @@ _HOMES = {
     "PassReport": "graphs.passes.base",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
     "DeduplicateSubgraphs": "graphs.passes.deduplicate_subgraphs",
+    "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
     "Description": "graphs.description",

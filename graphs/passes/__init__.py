@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from graphs.passes.base import NearMiss, Pass, PassReport
 from graphs.passes.deduplicate_initializers import DeduplicateInitializers
 from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+from graphs.passes.mixed_precision import MixedPrecision
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.passes.strip_exporter_metadata import StripExporterMetadata
 
@@ -15,6 +16,7 @@ __all__ = ["PASSES", "NearMiss", "Pass", "PassReport"]
 PASSES: Mapping[str, type[Pass]] = {
     DeduplicateInitializers.name: DeduplicateInitializers,
     DeduplicateSubgraphs.name: DeduplicateSubgraphs,
+    MixedPrecision.name: MixedPrecision,
     RemoveUnusedNodes.name: RemoveUnusedNodes,
     StripExporterMetadata.name: StripExporterMetadata,
 }

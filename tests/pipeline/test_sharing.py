@@ -40,7 +40,9 @@ def test_the_backbone_is_there_once_and_the_proof_holds(outcome):
     assert (ops.count("Tanh"), ops.count("Gemm")) == (1, 3)
     (shared,) = (step for step in outcome.passes if step.name == "deduplicate_subgraphs")
     (miss,) = shared.near_misses
-    assert miss.reason.startswith("b shares 2 of its 3 nodes with a; here b/module.inner.2.weight")
+    assert miss.reason.startswith(
+        "b shares 2 of its 3 nodes with a; here b/module.module.inner.2.weight"
+    )
     assert miss.reason in (outcome.folder / "report.html").read_text()
 
 

@@ -41,7 +41,7 @@ def detection_floor(plan: Plan, exact: str, tolerance: Tolerance) -> float:
     made = cases(plan.inputs, plan.shapes, seed=plan.recipe.parity_seed, count=0)
     feeds = [case.feeds() for case in islice(made, _CASES)]
     right = _run(reference_runner(plan, exact), feeds)
-    own = _run(reference_runner(plan, plan.recipe.export.precision), feeds)
+    own = _run(reference_runner(plan, plan.recipe.export.arithmetic), feeds)
     wrong = _run(reference_runner(plan, exact, _scale_the_middle), feeds)
     floors = []
     for one, healthy, defect in zip(right, own, wrong, strict=True):

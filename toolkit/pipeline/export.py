@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphs import PassReport
@@ -96,7 +96,7 @@ def _build_graph(
     shutil.rmtree(work)
     found = adopt_onnx(folder / "model.onnx")
     by_name = {spec.name: spec for spec in plan.inputs}
-    inputs = tuple(by_name[spec.name] for spec in found.inputs)
+    inputs = tuple(replace(by_name[spec.name], dtype=spec.dtype) for spec in found.inputs)
     return OnnxModel(found.path, inputs, found.outputs, found.opset), tuple(passes)
 
 

@@ -42,8 +42,12 @@ def export_leaves(
 
 
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
-    """The passes that the recipe names, in its order."""
-    return tuple(graphs.PASSES[step.name]() for step in plan.recipe.passes)
+    """The passes that the recipe names, in its order, and mixed precision after them."""
+    export = plan.recipe.export
+    named = tuple(graphs.PASSES[step.name]() for step in plan.recipe.passes)
+    if export.arithmetic == "float32" or not export.mixed:
+        return named
+    return (*named, graphs.MixedPrecision(export.arithmetic, export.keep_float32, export.io))
 
 
 def fuse_leaves(
@@ -73,7 +77,7 @@ def _export(
         return leaf.origin.path
     folder.mkdir()
     wanted = plan.recipe.export
-    options = ExportOptions(opset=wanted.opset, precision=wanted.precision)
+    options = ExportOptions(opset=wanted.opset, precision=wanted.exported)
     seen = None if traced is None else lambda program: traced(name, leaf, program)
     return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx", seen).path
 

@@ -34,7 +34,7 @@ from toolkit.pipeline.reference import (
 )
 from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
 from toolkit.progress import Progress, silent
-from toolkit.recipe import load_recipe
+from toolkit.recipe import ExportSettings, load_recipe
 
 __all__ = ["models_root", "prove_bundle", "prove_plan"]
 
@@ -60,7 +60,7 @@ def prove_plan(
         CapabilityError: If this machine lacks the runtime.
         RecipeError: If the recipe's real inputs do not fit.
     """
-    recipe, precision = plan.recipe, plan.recipe.export.precision
+    recipe, precision = plan.recipe, plan.recipe.export.arithmetic
     require_runtime(runtime)
     static = check_files(graph, plan.inputs)
     exact, notes = reference_precision(plan)
@@ -102,10 +102,10 @@ def _structure(
 ) -> Iterator[Structure | None]:
     """The plan's graph in float32, where another precision ships: rounding would hide defects."""
     recipe = plan.recipe
-    if recipe.export.precision == "float32":
+    if recipe.export.arithmetic == "float32":
         yield None
         return
-    full = recipe.export.model_copy(update={"precision": "float32"})
+    full = ExportSettings(opset=recipe.export.opset)
     whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
     with TemporaryDirectory() as folder:
         exported = export_leaves(whole, Path(folder), progress)

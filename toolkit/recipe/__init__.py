@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says what to build, validated before anything is loaded."""
 
 from toolkit.recipe.base import LoadContext
+from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.kinds import CheckpointModel, FactoryModel, MergeModel, OnnxFile
 from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
 from toolkit.recipe.models import EnsembleModel, EnsembleSpec, Model, SoupModel, SoupSpec
@@ -8,7 +9,6 @@ from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
     EngineSettings,
-    ExportSettings,
     Input,
     ParitySettings,
     PassSettings,

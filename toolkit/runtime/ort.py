@@ -120,9 +120,12 @@ class OrtRunner:
         self._session = None
 
     def __call__(self, feeds: Feeds) -> Outputs:
-        """Run the graph; feeds it does not declare are ignored."""
+        """Run the graph; feeds it does not declare are ignored.
+
+        Floats are rounded to the type of an input that takes half precision.
+        """
         session = self._open()
-        given = {i.name: feeds[i.name] for i in session.get_inputs()}
+        given = {i.name: _fitted(feeds[i.name], i.type) for i in session.get_inputs()}
         names = [o.name for o in session.get_outputs()]
         values: list[np.ndarray[Any, Any]] = session.run(names, given)
         return dict(zip(names, values, strict=True))
@@ -142,6 +145,11 @@ class OrtRunner:
         if self._session is None:
             raise RuntimeError("OrtRunner is used outside its with block")
         return self._session
+
+
+def _fitted(array: np.ndarray[Any, Any], wanted: str) -> np.ndarray[Any, Any]:
+    rounds = wanted == "tensor(float16)" and array.dtype in {np.float32, np.float64}
+    return array.astype(np.float16) if rounds else array
 
 
 def _refusals(ort: Any) -> tuple[type[Exception], ...]:
