@@ -142,14 +142,19 @@ class Lowering:
         if node.op_type in _ELEMENTWISE and self._ends_a_norm(node, before):
             self._norms.add(node)
             return True
+        return self._precedes_what_stays(node, before)
+
+    def _precedes_what_stays(self, node: ir.Node, before: list[ir.Node | None]) -> bool:
         after = list(self._users(node))
-        if after and all(user in self.kept for user in after):
-            # The scale and mask in front of a softmax; and whatever would be cast there and back.
-            if node.op_type in _ELEMENTWISE and all(map(self._is_score, after)):
-                self._masks.add(node)
-                return True
-            return bool(before) and all(made in self.kept for made in before)
-        return False
+        if _is_square(node) and any(user is not None and user.op_type in _SUMS for user in after):
+            return True
+        if not after or any(user not in self.kept for user in after):
+            return False
+        # The scale and mask in front of a softmax; and whatever would be cast there and back.
+        if node.op_type in _ELEMENTWISE and all(map(self._is_score, after)):
+            self._masks.add(node)
+            return True
+        return bool(before) and all(made in self.kept for made in before)
 
     def _is_score(self, user: ir.Node | None) -> bool:
         return user is not None and (user.op_type in _SOFTMAX or user in self._masks)
@@ -168,6 +173,11 @@ class Lowering:
             yield from (user for user, _ in value.uses())
             if value.is_graph_output():
                 yield None
+
+
+def _is_square(node: ir.Node) -> bool:
+    """Which leaves the range of float16 where the value is beyond 255."""
+    return node.op_type == "Mul" and node.inputs[0] is node.inputs[1]
 
 
 def _is_float(node: ir.Node) -> bool:

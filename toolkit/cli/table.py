@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, Command] = {
     "merge": Command("toolkit.cli.merge", "Merge checkpoints into one (mergekit configs)"),
     "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
+    "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),
     "schema": Command("toolkit.cli.schema", "JSON Schema of the recipe, for editors"),

@@ -148,7 +148,7 @@ class OrtRunner:
 
 
 def _fitted(array: np.ndarray[Any, Any], wanted: str) -> np.ndarray[Any, Any]:
-    rounds = wanted == "tensor(float16)" and array.dtype in {np.float32, np.float64}
+    rounds = wanted == "tensor(float16)" and array.dtype.name in {"float32", "float64"}
     return array.astype(np.float16) if rounds else array
 
 
