@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import graphs
 from toolkit.artifacts import DimRange, TensorSpec
 from toolkit.bundle import Bundle, open_bundle
-from toolkit.errors import ParityError
+from toolkit.errors import BundleError
 from toolkit.feeds import Case, cases
 from toolkit.parity.compare import compare
 from toolkit.progress import Progress, silent
@@ -76,13 +76,12 @@ def measure_sensitivity(
         count: How many cases of the proof to run, the most telling first.
 
     Raises:
-        BundleError: If the folder is no bundle.
-        ParityError: If the bundle's graph is in half precision already.
+        BundleError: If the folder is no bundle, or its graph is in half precision already.
         graphs.GraphError: If the graph cannot be lowered.
     """
     bundle = open_bundle(folder)
     if any(array.dtype.itemsize == 2 for array in graphs.Weights(bundle.model).values()):
-        raise ParityError(
+        raise BundleError(
             f"{folder} holds weights in half precision already",
             hint="export the recipe with precision: float32 and measure that",
         )
