@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -25,9 +25,20 @@ from toolkit.export import ExportOptions, export_source
 from toolkit.feeds import make_feeds
 from toolkit.sources import FactorySource
 
-__all__ = ["run"]
+__all__ = ["Workload", "in_a_process_of_its_own", "run", "time_runs"]
 
 BOUND = 1.08
+
+
+class Workload(Protocol):
+    """What one timing runs."""
+
+    @property
+    def runs(self) -> int:
+        """Runs in one timing."""
+
+    def feeds(self) -> dict[str, np.ndarray]:
+        """The inputs of every run."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ def measure(case: Case, folder: Path, repeats: int) -> list[Row]:
     fused = folder / "fused.onnx"
     fuse(Ensemble("bench", leaves, Combination("linear", "logits", weights, "logits")), fused)
     sharing, default = (
-        _in_a_process_of_its_own(partial(time_runs, fused, paths, case, repeats, shared=shared))
+        in_a_process_of_its_own(partial(time_runs, fused, paths, case, repeats, shared=shared))
         for shared in (True, False)
     )
     times = sharing["fused"]
@@ -108,7 +119,7 @@ def measure(case: Case, folder: Path, repeats: int) -> list[Row]:
 
 
 def time_runs(
-    fused: Path, members: Sequence[Path], case: Case, repeats: int, *, shared: bool
+    fused: Path, members: Sequence[Path], case: Workload, repeats: int, *, shared: bool
 ) -> dict[str, list[float]]:
     """Seconds of one run of the fused graph, and of all members one by one, taken in turns.
 
@@ -150,7 +161,8 @@ def _export(member: Member, spec: TensorSpec, folder: Path, seed: int) -> Path:
     return path
 
 
-def _in_a_process_of_its_own(call: Callable[[], Any]) -> Any:
+def in_a_process_of_its_own(call: Callable[[], Any]) -> Any:
+    """Threads and thread pools of one measurement must not be there in the next."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(call).result()
 

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
     from graphs.passes.base import NearMiss, Pass, PassReport
-    from graphs.passes.common_subexpressions import CommonSubexpressions
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+    from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+    from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
@@ -35,9 +36,9 @@ __all__ = [
     "CONTRACTS",
     "PASSES",
     "Combination",
-    "CommonSubexpressions",
     "Contract",
     "DeduplicateInitializers",
+    "DeduplicateSubgraphs",
     "Description",
     "Difference",
     "Ensemble",
@@ -45,6 +46,7 @@ __all__ = [
     "Gate",
     "GraphError",
     "Leaf",
+    "MixedPrecision",
     "NearMiss",
     "NodeOutline",
     "Outline",
@@ -73,8 +75,9 @@ _HOMES = {
     "NearMiss": "graphs.passes.base",
     "Pass": "graphs.passes.base",
     "PassReport": "graphs.passes.base",
-    "CommonSubexpressions": "graphs.passes.common_subexpressions",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
+    "DeduplicateSubgraphs": "graphs.passes.deduplicate_subgraphs",
+    "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",

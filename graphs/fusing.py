@@ -18,6 +18,7 @@ from graphs.ops import CONTRACTS, DOMAIN, VERSION
 from graphs.opsets import common_opset, convert
 from graphs.passes.base import Pass, PassReport
 from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.rewriting import apply_passes
 from graphs.tree import Ensemble, Leaf
@@ -37,19 +38,21 @@ def fuse(
 ) -> list[PassReport]:
     """Write one graph that computes the whole tree.
 
-    Members share inputs of the same name and equal initializers; names inside start with the path
-    of their member. The root's combined output is the only output; a tree that is one leaf keeps
-    its outputs. The same files give the same bytes.
+    Members share inputs of the same name, equal initializers and whatever they compute alike, such
+    as a frozen backbone; names inside start with the path of their (first) member. The root's
+    combined output is the only output; a tree that is one leaf keeps its outputs. The same files
+    give the same bytes.
 
     Args:
         tree: What to fuse; names and weights were checked when it was made.
         out: The model to write; tensors of 1 KiB and more go to ``out.name + ".data"``.
         metadata: Written into the model's ``metadata_props``.
-        passes: Applied to the fused graph before it is written, after equal initializers are one.
+        passes: Applied to the fused graph before it is written, after equal parts are one.
         required: Names of passes that must rewrite something.
 
     Returns:
-        Reports of ``deduplicate_initializers``, ``remove_unused_nodes`` and ``passes``.
+        Reports of ``deduplicate_initializers``, ``deduplicate_subgraphs`` (of an ensemble),
+        ``remove_unused_nodes`` and ``passes``.
 
     Raises:
         GraphError: If a file cannot be read, members cannot be joined or combined, a required
@@ -64,10 +67,15 @@ def fuse(
     model = _assemble(tree, members, imports)
     for key, text in sorted((metadata or {}).items()):
         model.metadata_props[key] = text
-    cleaning: tuple[Pass, ...] = (DeduplicateInitializers(), RemoveUnusedNodes())
-    reports = apply_passes(model, (*cleaning, *passes), required)
+    reports = apply_passes(model, (*_cleaning(tree), *passes), required)
     store.save(model, out)
     return reports
+
+
+def _cleaning(tree: Leaf | Ensemble) -> tuple[Pass, ...]:
+    """What every fused graph goes through; a single model stays as it was exported."""
+    sharing = (DeduplicateSubgraphs(),) if isinstance(tree, Ensemble) else ()
+    return (DeduplicateInitializers(), *sharing, RemoveUnusedNodes())
 
 
 def _assemble(

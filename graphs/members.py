@@ -11,7 +11,7 @@ from onnx_ir.passes import common
 
 from graphs import store
 from graphs.errors import GraphError
-from graphs.passes.strip_exporter_metadata import MEMBER
+from graphs.origin import MEMBER
 from graphs.tensors import graphs_of, nodes_of, values_of
 from graphs.tree import Ensemble, Leaf, parts_of
 

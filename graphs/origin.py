@@ -1,16 +1,35 @@
-"""Where a node came from: the PyTorch operator and line of code that the exporter noted."""
+"""Where a node came from: its members, the PyTorch operator and line of code that was noted."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 
-__all__ = ["source_expression"]
+import onnx_ir as ir
+
+__all__ = ["MEMBER", "add_members", "members_of", "source_expression"]
+
+# The key of a node's metadata that names its member in an ensemble, or all that share it.
+MEMBER = "member"
+_BETWEEN = ", "
 
 _OPERATOR = re.compile(r"target=(?:torch\.ops\.)?([\w.]+)")
 _FRAME = re.compile(r'\s*File "(?P<file>[^"]*)", line \d+, in ')
 _QUOTED_PATH = re.compile(r"""["']\s*(?:/|[A-Za-z]:\\)""")
 _LONGEST = 160
+
+
+def members_of(node: ir.Node) -> tuple[str, ...]:
+    """The members a node belongs to, the one it came from first; none outside ensembles."""
+    text = node.metadata_props.get(MEMBER, "")
+    return tuple(text.split(_BETWEEN)) if text else ()
+
+
+def add_members(node: ir.Node, other: ir.Node) -> None:
+    """Note that ``node`` now also stands for ``other``."""
+    both = tuple(dict.fromkeys((*members_of(node), *members_of(other))))
+    if both:
+        node.metadata_props[MEMBER] = _BETWEEN.join(both)
 
 
 def source_expression(metadata: Mapping[str, str]) -> str:

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from graphs import store
 from graphs.exposing import hidden_values
 from graphs.inlining import CALL, inline_functions
-from graphs.passes.strip_exporter_metadata import MEMBER, MODULE, SOURCE
+from graphs.origin import MEMBER
+from graphs.passes.strip_exporter_metadata import MODULE, SOURCE
 
 __all__ = ["NodeOutline", "Outline", "outline"]
 
@@ -30,7 +31,8 @@ class NodeOutline:
         inputs: Names of values; empty for an optional input that is left out.
         outputs: Names of values.
         attributes: Values as text; long tensors and subgraphs by shape and hash.
-        member: The member of the ensemble it belongs to, or nothing.
+        member: The member of the ensemble it belongs to, ``a, b`` where several share it, or
+            nothing.
         module: Dotted path of its PyTorch module, or nothing.
         source: PyTorch operator and line of code, or nothing.
         call: Name of the call whose function's body it is part of, or nothing.

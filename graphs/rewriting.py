@@ -25,7 +25,8 @@ def rewrite(
         src: The model to read.
         passes: Applied in this order; the graph is sorted after each.
         out: The model to write.
-        required: Names of passes that must rewrite something, as those a user asked for.
+        required: Names of passes that must rewrite something, as those a user asked for; where
+            several have one name, one of them.
 
     Raises:
         GraphError: If a pass cannot work on the graph, a required pass rewrote nothing, or the
@@ -45,15 +46,16 @@ def apply_passes(
     absent = sorted(set(required) - {step.name for step in passes})
     if absent:
         raise GraphError(f"pass {absent[0]!r} is required but not among the passes to apply")
-    reports = []
+    reports: list[PassReport] = []
     for step in passes:
         step.requires(model)
         report = step.apply(model)
         model.graph.sort()
         step.ensures(model)
-        if step.name in required and not report.sites:
-            raise _no_op(report)
         reports.append(report)
+        # What a pass of that name did before, as when fusing, need not be left to do again.
+        if step.name in required and not any(r.sites for r in reports if r.name == step.name):
+            raise _no_op(report)
     return reports
 
 

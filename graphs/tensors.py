@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ __all__ = [
     "SMALL",
     "check_tensors",
     "check_text",
+    "chunks_of",
+    "content_of",
     "graphs_of",
     "has_external",
     "nodes_of",
@@ -24,6 +27,7 @@ __all__ = [
 
 # Tensors below this many bytes stay inside the model file, where a reader expects constants.
 SMALL = 1024
+_CHUNK = 1 << 20
 
 
 def graphs_of(model: ir.Model) -> Iterator[ir.Graph]:
@@ -47,6 +51,41 @@ def values_of(model: ir.Model) -> Iterator[ir.Value]:
             if id(value) not in seen:
                 seen.add(id(value))
                 yield value
+
+
+def content_of(tensor: ir.TensorProtocol) -> bytes:
+    """A hash of the tensor's bytes, taken in chunks, so memory does not grow with the tensor."""
+    digest = hashlib.sha256()
+    for chunk in chunks_of(tensor, _CHUNK):
+        digest.update(chunk)
+    return digest.digest()
+
+
+def chunks_of(tensor: ir.TensorProtocol, size: int) -> Iterator[bytes]:
+    """The tensor's bytes piece by piece; from disk by reading, which no mapping keeps resident."""
+    if tensor.dtype == ir.DataType.STRING:
+        yield from _string_chunks(tensor)
+    elif isinstance(tensor, ir.ExternalTensor):
+        yield from _file_chunks(tensor, size)
+    else:
+        content = tensor.tobytes()
+        for start in range(0, len(content), size):
+            yield content[start : start + size]
+
+
+def _file_chunks(tensor: ir.ExternalTensor, size: int) -> Iterator[bytes]:
+    with open(tensor.path, "rb") as file:  # noqa: PTH123  a path that the library computed
+        file.seek(tensor.offset or 0)
+        left = tensor.nbytes
+        while left > 0 and (chunk := file.read(min(size, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def _string_chunks(tensor: ir.TensorProtocol) -> Iterator[bytes]:
+    strings: Sequence[bytes] = tensor.string_data()  # type: ignore[attr-defined]
+    for string in strings:
+        yield len(string).to_bytes(8, "little") + string
 
 
 def check_text(model: ir.Model, path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphs.passes.base import NearMiss, Pass, PassReport
-from graphs.passes.common_subexpressions import CommonSubexpressions
 from graphs.passes.deduplicate_initializers import DeduplicateInitializers
+from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+from graphs.passes.mixed_precision import MixedPrecision
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.passes.skip_gated_members import SkipGatedMembers
 from graphs.passes.strip_exporter_metadata import StripExporterMetadata
@@ -14,8 +15,9 @@ from graphs.passes.strip_exporter_metadata import StripExporterMetadata
 __all__ = ["PASSES", "NearMiss", "Pass", "PassReport"]
 
 PASSES: Mapping[str, type[Pass]] = {
-    CommonSubexpressions.name: CommonSubexpressions,
     DeduplicateInitializers.name: DeduplicateInitializers,
+    DeduplicateSubgraphs.name: DeduplicateSubgraphs,
+    MixedPrecision.name: MixedPrecision,
     RemoveUnusedNodes.name: RemoveUnusedNodes,
     SkipGatedMembers.name: SkipGatedMembers,
     StripExporterMetadata.name: StripExporterMetadata,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
 from graphs.passes.base import NearMiss, PassReport
+from graphs.tensors import chunks_of, content_of
 
 __all__ = ["DeduplicateInitializers"]
 
 _PREFIX = 1 << 16
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def _candidates(graph: ir.Graph) -> list[ir.Value]:
 def _equal(values: list[ir.Value]) -> list[list[ir.Value]]:
     """Groups of two or more initializers with the same content, each in graph order."""
     groups = [values]
-    for key in (_type, _prefix, _content):
+    for key in (_type, _prefix, content_of):
         groups = [part for group in groups for part in _split(group, key)]
     return groups
 
@@ -84,38 +83,4 @@ def _type(tensor: ir.TensorProtocol) -> Hashable:
 
 
 def _prefix(tensor: ir.TensorProtocol) -> Hashable:
-    return next(_chunks(tensor, _PREFIX), b"")
-
-
-def _content(tensor: ir.TensorProtocol) -> Hashable:
-    digest = hashlib.sha256()
-    for chunk in _chunks(tensor, _CHUNK):
-        digest.update(chunk)
-    return digest.digest()
-
-
-def _chunks(tensor: ir.TensorProtocol, size: int) -> Iterator[bytes]:
-    """The tensor's bytes piece by piece; from disk by reading, which no mapping keeps resident."""
-    if tensor.dtype == ir.DataType.STRING:
-        yield from _string_chunks(tensor)
-    elif isinstance(tensor, ir.ExternalTensor):
-        yield from _file_chunks(tensor, size)
-    else:
-        content = tensor.tobytes()
-        for start in range(0, len(content), size):
-            yield content[start : start + size]
-
-
-def _file_chunks(tensor: ir.ExternalTensor, size: int) -> Iterator[bytes]:
-    with open(tensor.path, "rb") as file:  # noqa: PTH123  a path that the library computed
-        file.seek(tensor.offset or 0)
-        left = tensor.nbytes
-        while left > 0 and (chunk := file.read(min(size, left))):
-            left -= len(chunk)
-            yield chunk
-
-
-def _string_chunks(tensor: ir.TensorProtocol) -> Iterator[bytes]:
-    strings: Sequence[bytes] = tensor.string_data()  # type: ignore[attr-defined]
-    for string in strings:
-        yield len(string).to_bytes(8, "little") + string
+    return next(chunks_of(tensor, _PREFIX), b"")

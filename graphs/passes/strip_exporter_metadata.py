@@ -11,18 +11,18 @@ import onnx_ir as ir
 
 from graphs.errors import GraphError
 from graphs.ops import DOMAIN
-from graphs.origin import source_expression
+from graphs.origin import MEMBER, members_of, source_expression
 from graphs.passes.base import NearMiss, PassReport
 from graphs.tensors import graphs_of, nodes_of, values_of
 
-__all__ = ["MEMBER", "MODULE", "SOURCE", "StripExporterMetadata"]
+__all__ = ["MODULE", "SOURCE", "StripExporterMetadata"]
 
 # The keys a node keeps: the dotted path of its PyTorch module, its member in an ensemble, and the
 # operator and line of code it comes from, so that a proof that fails can name them.
 MODULE = "module"
-MEMBER = "member"
 SOURCE = "source"
 _KEPT = {MODULE, MEMBER, SOURCE}
+_NAMED = 3  # members of a shared node that its name lists; of more, the first and how many others
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _Annotated = ir.Node | ir.Value | ir.Graph | ir.Function
 
@@ -102,7 +102,8 @@ def _module(node: ir.Node, misses: list[NearMiss]) -> str | None:
 
 
 def _stem(node: ir.Node, module: str) -> str:
-    member = node.metadata_props.get(MEMBER, "")
+    members = members_of(node)
+    member = "+".join(members if len(members) <= _NAMED else (members[0], str(len(members) - 1)))
     return "/".join(part for part in (member, module, node.op_type) if part)
 
 

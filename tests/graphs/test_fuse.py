@@ -239,6 +239,7 @@ def test_passes_are_applied_before_writing(tmp_path):
     reports = fuse(two(tmp_path), tmp_path / "model.onnx", passes=[StripExporterMetadata()])
     assert [report.name for report in reports] == [
         "deduplicate_initializers",
+        "deduplicate_subgraphs",
         "remove_unused_nodes",
         "strip_exporter_metadata",
     ]

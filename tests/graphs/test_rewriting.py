@@ -8,8 +8,8 @@ import pytest
 
 from graphs import (
     PASSES,
-    CommonSubexpressions,
     DeduplicateInitializers,
+    DeduplicateSubgraphs,
     GraphError,
     NearMiss,
     Pass,
@@ -36,11 +36,11 @@ WEIGHT = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 def test_passes_run_in_order_and_report(tmp_path):
     source = write(tmp_path / "m.onnx", TWINS, w1=WEIGHT, w2=WEIGHT)
-    passes = [DeduplicateInitializers(), CommonSubexpressions(), RemoveUnusedNodes()]
+    passes = [DeduplicateInitializers(), DeduplicateSubgraphs(), RemoveUnusedNodes()]
     reports = rewrite(source, passes, tmp_path / "out.onnx", required=[p.name for p in passes])
     assert [(r.name, r.sites) for r in reports] == [
         ("deduplicate_initializers", ("w2",)),
-        ("common_subexpressions", ("MatMul",)),
+        ("deduplicate_subgraphs", ("MatMul",)),
         ("remove_unused_nodes", ("Relu",)),
     ]
     assert describe(tmp_path / "out.onnx").operators == {"Add": 1, "MatMul": 1}
@@ -61,7 +61,7 @@ def test_unused_functions_and_initializers_go(tmp_path):
     assert describe(tmp_path / "out.onnx").functions == ()
 
 
-@pytest.mark.parametrize("name", ["deduplicate_initializers", "common_subexpressions"])
+@pytest.mark.parametrize("name", ["deduplicate_initializers", "deduplicate_subgraphs"])
 def test_a_required_pass_must_rewrite_something(name, tmp_path):
     source = net(tmp_path / "m.onnx", 1)
     step = PASSES[name]()

@@ -21,7 +21,7 @@ from toolkit.recipe import load_recipe
 class BreaksAWeight:
     """Scales one weight by 1.01."""
 
-    name: ClassVar[str] = "common_subexpressions"
+    name: ClassVar[str] = "deduplicate_subgraphs"
 
     def requires(self, model):
         pass
@@ -38,35 +38,35 @@ class BreaksAWeight:
 PASSES = """
 passes:
   - {name: deduplicate_initializers}
-  - {name: common_subexpressions}
+  - {name: deduplicate_subgraphs}
   - {name: remove_unused_nodes}
 """
 
 
 def test_the_first_pass_that_breaks_the_graph_is_named(shop, monkeypatch):
-    monkeypatch.setitem(graphs.PASSES, "common_subexpressions", BreaksAWeight)
+    monkeypatch.setitem(graphs.PASSES, "deduplicate_subgraphs", BreaksAWeight)
     recipe = load_recipe(write_recipe(shop, RECIPE + PASSES), allow_code=True)
     found = bisect_passes(recipe, shop)
     assert [(stage.name, stage.verdict) for stage in found.stages] == [
         ("fuse", "pass"),
         ("deduplicate_initializers", "pass"),
-        ("common_subexpressions", "fail"),
+        ("deduplicate_subgraphs", "fail"),
         ("remove_unused_nodes", "not run"),
     ]
-    assert found.culprit.name == "common_subexpressions"
+    assert found.culprit.name == "deduplicate_subgraphs"
     assert found.culprit.sites == 1
     assert found.culprit.detail.startswith("logits of onnxruntime cpu")
 
 
 def test_the_command_writes_nothing_and_exits_3(shop, monkeypatch, capsys):
-    monkeypatch.setitem(graphs.PASSES, "common_subexpressions", BreaksAWeight)
+    monkeypatch.setitem(graphs.PASSES, "deduplicate_subgraphs", BreaksAWeight)
     path = write_recipe(shop, RECIPE + PASSES)
     before = sorted(shop.parent.rglob("*"))
     with pytest.raises(SystemExit) as done:
         main(["export", str(path), "--allow-code", "--bisect-passes"])
     assert done.value.code == 3
     shown = capsys.readouterr().out
-    assert "common_subexpressions is the first pass after which the proof fails" in shown
+    assert "deduplicate_subgraphs is the first pass after which the proof fails" in shown
     assert [path for path in sorted(shop.parent.rglob("*")) if path not in before] == []
 
 

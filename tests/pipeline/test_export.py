@@ -258,4 +258,4 @@ def test_nan_in_a_weight_is_named_before_anything_is_exported(shop):
 
 def test_required_pass_that_rewrites_nothing_is_an_error(shop):
     with pytest.raises(graphs.GraphError, match="was asked for and rewrote nothing"):
-        export(shop, RECIPE + "passes: [{name: common_subexpressions}]\n")
+        export(shop, RECIPE + "passes: [{name: deduplicate_subgraphs}]\n")

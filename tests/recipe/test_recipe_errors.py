@@ -38,7 +38,7 @@ MISTAKES = {
     "unknown key with no near one": (
         "model: {checkpoint: a}\nexport: {zzz: 1}",
         "r.yaml:2: export.zzz: unknown key",
-        "one of opset, precision",
+        "one of opset, precision, keep_float32, io",
     ),
     "key of another kind": (
         "model: {checkpoint: a, kwargs: {}}",
@@ -231,6 +231,21 @@ MISTAKES = {
         "model: {checkpoint: a}\npasses: [{name: remove_unused_node}]",
         "r.yaml:2: passes[0].name: found 'remove_unused_node', wanted the name of a pass",
         "did you mean 'remove_unused_nodes'?",
+    ),
+    "pass that is a precision": (
+        "model: {checkpoint: a}\npasses: [{name: mixed_precision}]",
+        "r.yaml:2: passes[0].name: mixed_precision is no pass to list here",
+        "say export: {precision: mixed_float16}, so that the proof knows of it",
+    ),
+    "kept without mixed precision": (
+        "model: {checkpoint: a}\nexport: {keep_float32: [head/*]}",
+        "r.yaml:2: export.keep_float32: needs mixed precision, found 'float32'",
+        "precision: mixed_float16 keeps some nodes in float32",
+    ),
+    "half inputs without mixed precision": (
+        "model: {checkpoint: a}\nexport: {precision: float16, io: half}",
+        "r.yaml:2: export.io: needs mixed precision, found 'float16'",
+        "precision: mixed_float16 keeps some nodes in float32",
     ),
     "pass no mapping": (
         "model: {checkpoint: a}\npasses: [remove_unused_nodes]",

@@ -174,6 +174,7 @@ def test_the_resolved_text_says_everything():
         "export:\n"
         "  opset: 20\n"
         "  precision: float32\n"
+        "  io: keep\n"
         "target: onnx\n"
         "parity:\n"
         "  cases: 32\n"

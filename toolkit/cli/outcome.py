@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -27,6 +28,7 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
         "verdict": outcome.manifest.verdict,
         "files": files,
         "engine": outcome.manifest.engine.model_dump() if outcome.manifest.engine else None,
+        "passes": [asdict(step) for step in outcome.passes],
     }
     listed = table(
         str(outcome.folder),
@@ -34,7 +36,7 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
         [(name, f"{size:,}") for name, size in files.items()],
         right=1,
     )
-    tables: list[Table | str] = [listed, _parity_table(outcome.report)]
+    tables: list[Table | str] = [listed, *_passes(outcome), _parity_table(outcome.report)]
     if outcome.engine is not None:
         tables.append(
             f"model.plan: {outcome.engine.flavour} {outcome.engine.version}, "
@@ -42,6 +44,18 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
             "Not run: that needs an NVIDIA GPU."
         )
     show(data, as_json=as_json, tables=[*tables, _verdict(outcome.report)])
+
+
+def _passes(outcome: Outcome) -> list[Table | str]:
+    """What each pass did, where one did something."""
+    from toolkit.pipeline.writing import summarise_misses
+
+    rows = [
+        (step.name, f"{len(step.sites):,}", summarise_misses(step, 1))
+        for step in outcome.passes
+        if step.sites or step.near_misses
+    ]
+    return [table("Passes", ["pass", "sites", "near misses"], rows)] if rows else []
 
 
 def show_parity(

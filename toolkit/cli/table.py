@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, Command] = {
     "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
     "fit-gate": Command("toolkit.cli.fit_gate", "Fit an ensemble's weights or gate to data"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
+    "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
     "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),

@@ -8,6 +8,7 @@ from toolkit.pipeline.fit_report import FitReport
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
+from toolkit.pipeline.sensitivity import Sensitivity, measure_sensitivity
 from toolkit.pipeline.soups import make_soup_of
 
 __all__ = [
@@ -17,12 +18,14 @@ __all__ = [
     "Outcome",
     "Plan",
     "SavedCase",
+    "Sensitivity",
     "bisect_passes",
     "explain_bundle",
     "export_recipe",
     "fit_recipe",
     "make_plan",
     "make_soup_of",
+    "measure_sensitivity",
     "prove_bundle",
     "publish_path",
     "save_case",

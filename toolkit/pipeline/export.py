@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from graphs import PassReport
 from toolkit.artifacts import Engine, OnnxModel
 from toolkit.bundle import Manifest, is_bundle, publishing
 from toolkit.checkpoint import check_finite
@@ -32,12 +33,14 @@ class Outcome:
         manifest: What it holds.
         report: The proof.
         engine: The engine beside the graph, if one was built.
+        passes: What each pass over the graph did, in order.
     """
 
     folder: Path
     manifest: Manifest
     report: ParityReport
     engine: Engine | None
+    passes: tuple[PassReport, ...] = ()
 
 
 def publish_path(recipe: Path, out: Path | None) -> Path:
@@ -59,17 +62,17 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
     with publishing(out) as draft:
         plan = make_plan(recipe, folder)
         _check_weights(plan, progress)
-        model = _build_graph(plan, draft.folder, progress)
+        model, passes = _build_graph(plan, draft.folder, progress)
         report = prove_plan(plan, model.path, progress)
         engine = _build_engine(plan, model, draft.folder, progress) if report.passed else None
         copy_tokenizer(plan, draft.folder)
-        manifest = write_record(plan, model, report, engine, draft.folder, out)
+        manifest = write_record(plan, model, report, engine, passes, draft.folder, out)
         failed = out.with_name(out.name + ".failed")
         if not report.passed:
             draft.destination = failed.absolute()
         elif is_bundle(failed):
             shutil.rmtree(failed)  # evidence about a bundle that is now replaced
-    return Outcome(out if report.passed else failed, manifest, report, engine)
+    return Outcome(out if report.passed else failed, manifest, report, engine, passes)
 
 
 def _check_weights(plan: Plan, progress: Progress) -> None:
@@ -80,19 +83,21 @@ def _check_weights(plan: Plan, progress: Progress) -> None:
             check_finite(checkpoint)
 
 
-def _build_graph(plan: Plan, folder: Path, progress: Progress) -> OnnxModel:
+def _build_graph(
+    plan: Plan, folder: Path, progress: Progress
+) -> tuple[OnnxModel, tuple[PassReport, ...]]:
     """Export every model, fuse, run the passes, and write ``model.onnx``."""
     work = folder / ".work"
     work.mkdir()
     exported = export_leaves(plan, work, progress)
     progress("fuse into one graph", 0, 1)
-    fuse_leaves(plan, exported, folder / "model.onnx", asked_passes(plan))
+    passes = fuse_leaves(plan, exported, folder / "model.onnx", asked_passes(plan))
     progress("fuse into one graph", 1, 1)
     shutil.rmtree(work)
     found = adopt_onnx(folder / "model.onnx")
     by_name = {spec.name: spec for spec in plan.inputs}
-    inputs = tuple(by_name[spec.name] for spec in found.inputs)
-    return OnnxModel(found.path, inputs, found.outputs, found.opset)
+    inputs = tuple(replace(by_name[spec.name], dtype=spec.dtype) for spec in found.inputs)
+    return OnnxModel(found.path, inputs, found.outputs, found.opset), tuple(passes)
 
 
 def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress) -> Engine | None:

@@ -42,21 +42,33 @@ def export_leaves(
 
 
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
-    """The passes that the recipe names, in its order."""
-    return tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
+    """The passes that the recipe names, in its order, and mixed precision after them.
+
+    Gates stay in float32: they are small, and decide between members.
+    """
+    export = plan.recipe.export
+    named = tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
+    if export.arithmetic == "float32" or not export.mixed:
+        return named
+    gates = [f"{name}/*" for name, leaf in plan.leaves() if leaf.gates]
+    kept = (*export.keep_float32, *gates)
+    return (*named, graphs.MixedPrecision(export.arithmetic, kept, export.io))
 
 
 def fuse_leaves(
     plan: Plan, exported: Mapping[str, Path], out: Path, passes: Sequence[graphs.Pass]
-) -> None:
+) -> list[graphs.PassReport]:
     """Write the fused graph, stripped of the exporter's traces, after ``passes``.
+
+    Returns:
+        What every pass did, those that fusing runs included.
 
     Raises:
         graphs.GraphError: If members cannot be fused, or one of ``passes`` rewrites nothing.
     """
     required = [step.name for step in passes]
     every = (graphs.StripExporterMetadata(), *passes)
-    graphs.fuse(_tree(plan.root, "", exported), out, passes=every, required=required)
+    return graphs.fuse(_tree(plan.root, "", exported), out, passes=every, required=required)
 
 
 def _export(
@@ -70,7 +82,7 @@ def _export(
         return leaf.origin.path
     folder.mkdir()
     wanted = plan.recipe.export
-    precision = "float32" if leaf.gates else wanted.precision
+    precision = "float32" if leaf.gates else wanted.exported
     options = ExportOptions(opset=wanted.opset, precision=precision)
     seen = None if traced is None else lambda program: traced(name, leaf, program)
     return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx", seen).path

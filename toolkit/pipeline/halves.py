@@ -22,9 +22,15 @@ from toolkit.parity import ParityOptions, ParityReport, Structure, prove
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.proof_cases import proof_cases
-from toolkit.pipeline.reference import baseline_runners, narrowed_runner, output_specs
+from toolkit.pipeline.reference import (
+    baseline_runners,
+    narrowed_runner,
+    output_specs,
+    reference_runner,
+)
 from toolkit.pipeline.runtimes import Runtime, candidate_runners
 from toolkit.progress import Progress
+from toolkit.recipe import ExportSettings
 from toolkit.runtime import OrtRunner, Runner
 
 __all__ = ["WIDENED", "Halves", "half_precision", "prove_widened"]
@@ -43,7 +49,8 @@ class Halves:
 
     Attributes:
         structure: The float32 export and PyTorch in float32.
-        reference: PyTorch with the weights as they ship, computed exactly.
+        reference: PyTorch with the weights as they ship, computed exactly; with its own weights
+            where the graph is mixed, so that what rounding some of them costs is in the budget.
         baseline: The float32 export with its weights and constants rounded.
     """
 
@@ -64,11 +71,11 @@ def half_precision(
         exact: The precision of references.
         progress: Told of every model.
     """
-    recipe, precision = plan.recipe, plan.recipe.export.precision
+    recipe, precision = plan.recipe, plan.recipe.export.arithmetic
     if precision == "float32":
         yield None
         return
-    full = recipe.export.model_copy(update={"precision": "float32"})
+    full = ExportSettings(opset=recipe.export.opset)
     whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -81,9 +88,16 @@ def half_precision(
                 baselines=baseline_runners(whole, "float32", exact),
                 candidates=candidate_runners(graph, runtime, label=", in float32"),
             ),
-            reference=narrowed_runner(plan, precision, exact),
+            reference=_reference(plan, exact),
             baseline=OrtRunner(rounded, provider=runtime, label=", constants rounded"),
         )
+
+
+def _reference(plan: Plan, exact: str) -> Runner:
+    """PyTorch with the weights as they ship; a mixed graph rounds some of them and others not."""
+    if plan.recipe.export.mixed:
+        return reference_runner(plan, exact)
+    return narrowed_runner(plan, plan.recipe.export.arithmetic, exact)
 
 
 def prove_widened(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
@@ -96,7 +110,7 @@ def prove_widened(  # noqa: PLR0913, PLR0917  (each is a different thing, and al
 ) -> ParityReport:
     """Prove the weights and the structure of the very file, in float32."""
     tolerance = options.tolerance
-    coarser = _EPS[plan.recipe.export.precision] / _EPS_FLOAT32 / _SHARE
+    coarser = _EPS[plan.recipe.export.arithmetic] / _EPS_FLOAT32 / _SHARE
     floor = tolerance.floor_ulps * coarser
     with TemporaryDirectory() as name:
         wide = Path(name) / "widened.onnx"

@@ -13,6 +13,7 @@ from typing import Literal
 
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
 from toolkit.checkpoint import Checkpoint, open_checkpoint
+from toolkit.errors import RecipeError
 from toolkit.export import adopt_onnx
 from toolkit.pipeline.interface import (
     join_inputs,
@@ -153,10 +154,22 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         graphs.GraphError: If an ONNX member cannot be read.
     """
     root = _resolve(recipe.model, recipe, folder)
+    _check_precision(recipe, root)
     inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
     sources = [leaf.origin for _, leaf in _leaves("", root)]
     shapes = resolve_shapes(inputs, recipe.shapes, sources)
     return Plan(recipe, folder, root, inputs, shapes)
+
+
+def _check_precision(recipe: Recipe, root: LeafPlan | EnsemblePlan) -> None:
+    """A graph that a pass lowers is held against PyTorch in half precision."""
+    foreign = [name for name, leaf in _leaves("", root) if isinstance(leaf.origin, OnnxModel)]
+    if recipe.export.mixed and foreign:
+        raise RecipeError(
+            f"export.precision is {recipe.export.precision}, and {foreign[0]!r} is an ONNX file: "
+            "there is no PyTorch model to say how large a healthy error is",
+            hint="lower the file itself with graphs.MixedPrecision, or build from the checkpoint",
+        )
 
 
 def _leaves(prefix: str, node: LeafPlan | EnsemblePlan) -> Iterator[tuple[str, LeafPlan]]:

@@ -56,7 +56,7 @@ def prove_plan(
         CapabilityError: If this machine lacks the runtime.
         RecipeError: If the recipe's real inputs do not fit.
     """
-    recipe, precision = plan.recipe, plan.recipe.export.precision
+    recipe, precision = plan.recipe, plan.recipe.export.arithmetic
     require_runtime(runtime)
     static = check_files(graph, plan.inputs)
     exact, notes = reference_precision(plan)

@@ -122,7 +122,7 @@ def save_case(  # noqa: PLR0913  (each is a different thing a user may say)
     results: list[dict[str, Outputs]] = [{} for _ in steps]
     runners: dict[str, Runner] = {
         "expected": reference_runner(plan, "float64"),
-        "healthy": reference_runner(plan, plan.recipe.export.precision),
+        "healthy": reference_runner(plan, plan.recipe.export.arithmetic),
         "found": OrtRunner(bundle.model),
     }
     for done, (role, runner) in enumerate(runners.items()):
@@ -162,7 +162,7 @@ def _choose(every: Sequence[Case], which: str) -> Case:
 
 def _bound(name: str, results: Mapping[str, Outputs], plan: Plan) -> Bound:
     expected = results["expected"][name]
-    eps = _EPS[plan.recipe.export.precision] if expected.dtype.kind == "f" else 0.0
+    eps = _EPS[plan.recipe.export.arithmetic] if expected.dtype.kind == "f" else 0.0
     size = np.abs(expected[np.isfinite(expected)].astype(np.float64))
     scale = float(np.sqrt(np.square(size).sum() / max(size.size, 1)))
     floors = eps * scale, eps * float(size.max(initial=0.0))

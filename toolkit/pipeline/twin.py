@@ -35,9 +35,9 @@ def fresh_twin(plan: Plan, progress: Progress = silent) -> Iterator[Twin]:
         graph = work / "graph.onnx"
         fuse_leaves(plan, exported, graph, ())
         finished = graph
-        if plan.recipe.passes:
+        if passes := asked_passes(plan):
             finished = work / "finished.onnx"
-            graphs.rewrite(graph, asked_passes(plan), finished)
+            graphs.rewrite(graph, passes, finished)
         truth, own = (
             TreeTrace(_traced(plan.root, "", programs, lifted=lifted)) for lifted in (True, False)
         )

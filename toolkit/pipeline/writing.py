@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from graphs import PassReport
 from toolkit.artifacts import Engine, OnnxModel, TensorSpec
 from toolkit.bundle import (
     MANIFEST,
@@ -22,9 +23,9 @@ from toolkit.parity import ParityReport
 from toolkit.pipeline.lineage import lineage
 from toolkit.pipeline.plan import Plan
 from toolkit.recipe import resolved_yaml
-from toolkit.report import FileEntry, ReportContext, write_report
+from toolkit.report import FileEntry, ReportContext, Table, write_report
 
-__all__ = ["write_record"]
+__all__ = ["summarise_misses", "write_record"]
 
 
 def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are recorded)
@@ -32,6 +33,7 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     model: OnnxModel,
     report: ParityReport,
     engine: Engine | None,
+    passes: Sequence[PassReport],
     folder: Path,
     out: Path,
 ) -> Manifest:
@@ -46,6 +48,7 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
         model=lineage(plan),
         environment=versions(),
         files=tuple(FileEntry(name, file.bytes, file.sha256) for name, file in files.items()),
+        tables=(_passes(passes),),
     )
     page = folder / "report.html"
     write_report(page, context)
@@ -53,6 +56,19 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     manifest = _manifest(plan, model, report, engine, files, out)
     manifest.write(folder / MANIFEST)
     return manifest
+
+
+def _passes(passes: Sequence[PassReport]) -> Table:
+    rows = [(step.name, str(len(step.sites)), summarise_misses(step, 3)) for step in passes]
+    note = "A near miss is a place that almost matched and was left alone."
+    return Table("Passes", ("pass", "sites", "near misses"), tuple(rows), note)
+
+
+def summarise_misses(step: PassReport, most: int) -> str:
+    """The first near misses of a pass and how many more there are."""
+    said = [f"{miss.node}: {miss.reason}" for miss in step.near_misses[:most]]
+    more = len(step.near_misses) - len(said)
+    return "; ".join([*said, *([f"and {more} more"] if more else [])])
 
 
 def _files(folder: Path) -> Iterator[Path]:

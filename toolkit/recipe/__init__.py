@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says what to build, validated before anything is loaded."""
 
 from toolkit.recipe.base import LoadContext
+from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.kinds import (
     BUILT_IN_FACTORIES,
     CheckpointModel,
@@ -14,7 +15,6 @@ from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
     EngineSettings,
-    ExportSettings,
     Input,
     ParitySettings,
     PassSettings,

@@ -10,12 +10,12 @@ from pydantic import Field, StringConstraints, model_validator
 from toolkit.artifacts import TensorSpec
 from toolkit.errors import RecipeError
 from toolkit.recipe.base import RecipeModel
+from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.models import MAX_MODEL_DEPTH, EnsembleModel, Model
 from toolkit.recipe.names import resolved_model, walk
 from toolkit.recipe.problems import Location, Problem, dotted, shown
 from toolkit.recipe.settings import (
     EngineSettings,
-    ExportSettings,
     Input,
     ParitySettings,
     PassSettings,

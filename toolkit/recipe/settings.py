@@ -1,11 +1,11 @@
-"""The recipe's settings besides the model: inputs, shapes, export, passes, engine, parity."""
+"""The recipe's settings besides the model: inputs, shapes, passes, engine, parity."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     Field,
@@ -28,7 +28,6 @@ from toolkit.recipe.problems import Problem, nearest, shown
 
 __all__ = [
     "EngineSettings",
-    "ExportSettings",
     "Input",
     "ParitySettings",
     "PassSettings",
@@ -155,24 +154,12 @@ Range: TypeAlias = Annotated[
 ]
 
 
-class ExportSettings(RecipeModel):
-    """How PyTorch models become ONNX."""
-
-    opset: Annotated[
-        Whole, Field(ge=18, le=23, description="ONNX operator set version of the graph.")
-    ] = 20
-    precision: Annotated[
-        Literal["float32", "float16", "bfloat16"],
-        Field(
-            description="Type of weights and arithmetic; inputs, outputs and interpolation "
-            "keep theirs."
-        ),
-    ] = "float32"
-
-
 def _pass_name(value: Any) -> str:
     # Looked up here, because the passes load onnx and most recipes name none.
     passes = graphs.PASSES
+    if value == "mixed_precision":
+        hint = "say export: {precision: mixed_float16}, so that the proof knows of it"
+        raise invalid("mixed_precision is no pass to list here", hint)
     if not isinstance(value, str) or value not in passes:
         hint = nearest(value, passes) if isinstance(value, str) else ""
         raise invalid(f"found {shown(value)}, wanted the name of a pass", hint)

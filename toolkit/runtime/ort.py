@@ -113,9 +113,12 @@ class OrtRunner:
         self._session = None
 
     def __call__(self, feeds: Feeds) -> Outputs:
-        """Run the graph; feeds it does not declare are ignored."""
+        """Run the graph; feeds it does not declare are ignored.
+
+        Floats are rounded to the type of an input that takes half precision.
+        """
         session = self._open()
-        given = {i.name: feeds[i.name] for i in session.get_inputs()}
+        given = {i.name: _fitted(feeds[i.name], i.type) for i in session.get_inputs()}
         names = [o.name for o in session.get_outputs()]
         values: list[np.ndarray[Any, Any]] = session.run(names, given)
         return dict(zip(names, values, strict=True))
@@ -158,6 +161,11 @@ def open_session(
         return ort.InferenceSession(model, options, providers=_PROVIDERS[provider])
     except _refusals(ort) as error:
         raise ExportError(f"ONNX Runtime refuses {path.name}: {error}") from error
+
+
+def _fitted(array: np.ndarray[Any, Any], wanted: str) -> np.ndarray[Any, Any]:
+    rounds = wanted == "tensor(float16)" and array.dtype.name in {"float32", "float64"}
+    return array.astype(np.float16) if rounds else array
 
 
 def _refusals(ort: Any) -> tuple[type[Exception], ...]:

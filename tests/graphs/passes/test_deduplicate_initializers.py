@@ -78,7 +78,8 @@ def test_a_tensor_without_a_counterpart_is_not_read(tmp_path, monkeypatch):
     def read(*_):
         raise AssertionError("read")
 
-    monkeypatch.setattr(deduplicate_initializers, "_chunks", read)
+    for name in ("chunks_of", "content_of"):
+        monkeypatch.setattr(deduplicate_initializers, name, read)
     assert deduplicated(tmp_path, path).sites == ()
 
 

@@ -136,16 +136,23 @@ def test_it_is_idempotent(exported, tmp_path):
     assert (tmp_path / "out.onnx").read_bytes() == first
 
 
-def test_members_of_an_ensemble_keep_their_prefix(exported, tmp_path):
-    tree = Ensemble(
-        "root",
-        (Leaf("a", exported), Leaf("b", exported)),
-        Combination("linear", "logits", (0.5, 0.5), "logits"),
-    )
+@pytest.mark.parametrize(
+    ("names", "prefix"), [("ab", "a+b"), ("abc", "a+b+c"), ("abcd", "a+3")], ids=len
+)
+def test_members_of_an_ensemble_keep_their_prefix(names, prefix, exported, tmp_path):
+    how = Combination("linear", "logits", (1 / len(names),) * len(names), "logits")
+    # the first member has an input of its own, the others share all that they compute
+    own = Leaf("own", exported, {"x": "z"})
+    leaves = tuple(Leaf(name, exported) for name in names)
+    inner = Ensemble("in", leaves, how)
+    tree = Ensemble("root", (own, inner), Combination("linear", "logits", (0.5, 0.5), "logits"))
     fuse(tree, tmp_path / "out.onnx", passes=[StripExporterMetadata()])
     found = nodes(tmp_path / "out.onnx")
-    member = found["b/blocks.1.lin/Gemm"]
-    assert (member["module"], member["member"]) == ("blocks.1.lin", "b")
+    prefix = "+".join(f"in/{part}" if part.isalpha() else part for part in prefix.split("+"))
+    member = found[f"{prefix}/blocks.1.lin/Gemm"]
+    listed = ", ".join(f"in/{name}" for name in names)
+    assert (member["module"], member["member"]) == ("blocks.1.lin", listed)
+    assert found["own/blocks.1.lin/Gemm"]["member"] == "own"
     assert found["interpolation"] == {}
 
 

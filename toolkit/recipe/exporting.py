@@ -1,0 +1,64 @@
+"""The recipe's settings of the export: opset and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from toolkit.recipe.base import RecipeModel
+from toolkit.recipe.problems import Problem, shown
+
+__all__ = ["ExportSettings"]
+
+
+class ExportSettings(RecipeModel):
+    """How PyTorch models become ONNX."""
+
+    opset: Annotated[
+        int, Field(strict=True, ge=18, le=23, description="ONNX operator set version of the graph.")
+    ] = 20
+    precision: Annotated[
+        Literal["float32", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"],
+        Field(
+            description="Type of weights and arithmetic; inputs, outputs and interpolation "
+            "keep theirs. The mixed ones keep norms, softmax and other delicate nodes in float32."
+        ),
+    ] = "float32"
+    keep_float32: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(description="For mixed precision: patterns of node names that stay in float32."),
+    ] = ()
+    io: Annotated[
+        Literal["keep", "half"],
+        Field(description="For mixed precision: half lowers inputs and outputs of the graph too."),
+    ] = "keep"
+
+    @property
+    def mixed(self) -> bool:
+        """Whether a pass lowers a graph that was exported in float32."""
+        return self.precision.startswith("mixed_")
+
+    @property
+    def arithmetic(self) -> Literal["float32", "float16", "bfloat16"]:
+        """The lowest precision that the graph computes in: what its proof is held against."""
+        if self.precision in {"mixed_float16", "float16"}:
+            return "float16"
+        return "float32" if self.precision == "float32" else "bfloat16"
+
+    @property
+    def exported(self) -> Literal["float32", "float16", "bfloat16"]:
+        """The precision in which every model leaves PyTorch."""
+        return "float32" if self.mixed else self.arithmetic
+
+    @classmethod
+    def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """Settings of mixed precision say nothing about another."""
+        precision = data.get("precision", "float32")
+        if isinstance(precision, str) and precision.startswith("mixed"):
+            return
+        for key, default in (("keep_float32", []), ("io", "keep")):
+            if data.get(key, default) not in (default, tuple(default)):
+                hint = "precision: mixed_float16 keeps some nodes in float32"
+                yield Problem((key,), f"needs mixed precision, found {shown(precision)}", hint)
