@@ -12,6 +12,7 @@ from graphs.combining import combine
 from graphs.errors import GraphError
 from graphs.functions import merge_functions
 from graphs.joining import join_inputs, name_inputs
+from graphs.keeping import keep
 from graphs.members import Member, add_prefix, leaves, read_member
 from graphs.nodes import Nodes
 from graphs.ops import CONTRACTS, DOMAIN, VERSION
@@ -39,9 +40,9 @@ def fuse(
     """Write one graph that computes the whole tree.
 
     Members share inputs of the same name, equal initializers and whatever they compute alike, such
-    as a frozen backbone; names inside start with the path of their (first) member. The root's
-    combined output is the only output; a tree that is one leaf keeps its outputs. The same files
-    give the same bytes.
+    as a frozen backbone; names inside start with the path of their (first) member. Outputs are the
+    root's combined one and what leaves ``keep``; a tree that is one leaf keeps its outputs. The
+    same files give the same bytes.
 
     Args:
         tree: What to fuse; names and weights were checked when it was made.
@@ -84,9 +85,10 @@ def _assemble(
     inputs = join_inputs(list(members.values()))
     nodes = Nodes()
     outputs = combine(tree, members, nodes)
+    outputs = {**outputs, **keep(tree, members, nodes, outputs)}
     clash = {str(value.name) for value in inputs} & set(outputs)
     if clash and isinstance(tree, Ensemble):
-        raise GraphError(f"{clash.pop()!r} is both an input and the combined output")
+        raise GraphError(f"{clash.pop()!r} is both an input and an output")
     functions: dict[ir.OperatorIdentifier, ir.Function] = {}
     for operator in dict.fromkeys(node.op_type for node in nodes.nodes if node.domain == DOMAIN):
         function = CONTRACTS[operator].function(imports[""])

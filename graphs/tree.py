@@ -46,11 +46,14 @@ class Leaf:
         name: Prefix of its nodes, values and initializers.
         path: The file; its external data lies beside it.
         rename: From the file's own input names to the names shared with the other members.
+        keep: Of its own outputs, those that are outputs of the fused graph beside the combined
+            one, and their names there; a tree that is one leaf keeps all of them as they are.
     """
 
     name: str
     path: Path
     rename: Mapping[str, str] = field(default_factory=dict)
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

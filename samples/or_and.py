@@ -17,6 +17,8 @@ from the graphs that ``toolkit`` exports.
 from __future__ import annotations
 
 import argparse
+import io
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -143,8 +145,11 @@ def figure(pair: str, found: Mapping[str, Array], digits: Digits, path: Path) ->
             axes.set_ylim(0, 1)
             axes.set_xticks(range(10))
             axes.spines[["top", "right"]].set_visible(False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawn.savefig(path, metadata={"Date": None})
+        text = io.StringIO()
+        drawn.savefig(text, format="svg", metadata={"Date": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bare = re.sub(r"\s*<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    path.write_text(bare, encoding="utf-8")
 
 
 def main() -> None:

@@ -110,14 +110,15 @@ def write_recipe(folder: Path, text: str = RECIPE, name: str = "recipe.yaml") ->
     return path
 
 
-def write_huggingface(folder: Path, kind: str, **changes: int) -> Path:
-    """A tiny random Hugging Face model; ``kind`` is bert, roberta, llama, gpt2 or sentence."""
+def write_huggingface(folder: Path, kind: str, seed: int = 0, **changes: float) -> Path:
+    """A tiny random model of a kind: bert, roberta, llama, qwen2, gpt2 or sentence."""
     import transformers as hf
 
     hf.utils.logging.disable_progress_bar()
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     common = {**small, "intermediate_size": 64, "vocab_size": 97, "max_position_embeddings": 40}
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    gpt2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
     makers = {
         "bert": lambda: hf.BertForSequenceClassification(
             hf.BertConfig(**{**common, "num_labels": 3, **changes})
@@ -128,8 +129,11 @@ def write_huggingface(folder: Path, kind: str, **changes: int) -> Path:
         "llama": lambda: hf.LlamaForCausalLM(
             hf.LlamaConfig(**{**common, "num_key_value_heads": 2, **changes})
         ),
+        "qwen2": lambda: hf.Qwen2ForCausalLM(
+            hf.Qwen2Config(**{**common, "num_key_value_heads": 2, **changes})
+        ),
         "gpt2": lambda: hf.GPT2LMHeadModel(
-            hf.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=97, n_positions=40)
+            hf.GPT2Config(**{**gpt2, "n_positions": 40, "vocab_size": 97, **changes})
         ),
         "sentence": lambda: hf.BertModel(hf.BertConfig(**{**common, **changes})),
     }

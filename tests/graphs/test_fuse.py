@@ -337,7 +337,7 @@ def test_only_inputs_are_renamed(tmp_path):
 
 def test_an_input_may_not_take_the_name_of_the_output(tmp_path):
     error = refusal(two(tmp_path, x="logits"), tmp_path)
-    assert error.message == "'logits' is both an input and the combined output"
+    assert error.message == "'logits' is both an input and an output"
 
 
 def test_a_folder_that_does_not_exist_is_said_so(tmp_path):

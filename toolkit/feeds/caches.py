@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import TensorSpec
+from toolkit.caches import PAST, cache_names, present_of
 from toolkit.feeds.cases import Arrays
 
-__all__ = ["PRESENT", "Caches", "caches_of"]
-
-_PAST, PRESENT = "past_key_values.", "present."
+__all__ = ["Caches", "caches_of"]
 
 _Array = npt.NDArray[Any]
 
@@ -62,7 +61,7 @@ class Caches:
 
     def present(self, past: str) -> str:
         """The output that is the next run's ``past``."""
-        return PRESENT + past.removeprefix(_PAST)
+        return present_of(past)
 
     def kept(self, found: Arrays) -> dict[str, _Array]:
         """What a run gave, as the next run's caches."""
@@ -71,10 +70,10 @@ class Caches:
 
 def caches_of(inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Caches | None:
     """The caches of a decoder by Hugging Face's names; None for any other model."""
-    past = tuple(spec.name for spec in inputs if spec.name.startswith(_PAST))
+    past = tuple(spec.name for spec in inputs if spec.name.startswith(PAST))
     ids = next((s.name for s in inputs if s.name.endswith("input_ids")), None)
-    given = {PRESENT + name.removeprefix(_PAST) for name in past}
-    if not past or ids is None or not given <= set(outputs) or "logits" not in outputs:
+    paired = len(cache_names(past, outputs)) == len(past)
+    if not past or ids is None or not paired or "logits" not in outputs:
         return None
     mask = next((spec.name for spec in inputs if spec.role == "mask"), None)
     positions = next((s.name for s in inputs if s.name.endswith("position_ids")), None)

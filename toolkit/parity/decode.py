@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import Shapes, TensorSpec
-from toolkit.feeds import PRESENT, Caches, Case, caches_of, make_feeds
+from toolkit.caches import PRESENT
+from toolkit.feeds import Caches, Case, caches_of, make_feeds
 from toolkit.feeds.cases import Arrays, Model
 
 __all__ = ["decode_cases"]

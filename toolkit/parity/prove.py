@@ -42,9 +42,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
     progress: Progress = silent,
     structure: Structure | None = None,
 ) -> ParityReport:
-    """Compare every candidate with the reference, and judge the difference by the baselines'.
-
-    Each runner is left before the next is entered: one model is in memory at a time.
+    """Compare every candidate with the reference, one model in memory at a time.
 
     Args:
         reference: Gives the right answers, in float64 where that fits.

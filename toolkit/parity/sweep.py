@@ -28,7 +28,8 @@ def sweep(
     """
     if isinstance(runner, Renamed):
         renamed = [lambda make=make: runner.own(make()) for make in feeds]
-        yield from sweep(runner.inner, renamed, memory_bytes)
+        for found in sweep(runner.inner, renamed, memory_bytes):
+            yield runner.shared(found)
     elif isinstance(runner, EnsembleRunner):
         yield from _members(runner, feeds, memory_bytes)
     else:

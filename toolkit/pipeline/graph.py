@@ -93,7 +93,7 @@ def _tree(
 ) -> graphs.Leaf | graphs.Ensemble:
     """The plan as ``graphs`` wants it, with files for sources."""
     if isinstance(node, LeafPlan):
-        return graphs.Leaf(node.name, exported[prefix + node.name], node.rename)
+        return graphs.Leaf(node.name, exported[prefix + node.name], node.rename, node.caches)
     parts = [
         _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
         for m in node.parts

@@ -6,12 +6,13 @@ seconds, not an export.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
+from toolkit.caches import PRESENT
 from toolkit.checkpoint import Checkpoint, open_checkpoint
 from toolkit.errors import RecipeError
 from toolkit.export import adopt_onnx
@@ -22,6 +23,7 @@ from toolkit.pipeline.interface import (
     resolve_shapes,
 )
 from toolkit.pipeline.merged import merged_source
+from toolkit.pipeline.own_caches import all_or_none, own_caches
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.recipe import (
@@ -48,12 +50,16 @@ class LeafPlan:
 
     A gate, or part of one, stays in float32 where members are in half precision: it decides
     between them, and takes a small part of the time.
+
+    ``caches`` are outputs that a member of an ensemble keeps for itself: from its own names to
+    those in the fused graph. Its ``rename`` names the inputs they continue in the same way.
     """
 
     name: str
     origin: Source | OnnxModel
     rename: Mapping[str, str] = field(default_factory=dict)
     gates: bool = False
+    caches: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -117,8 +123,9 @@ class EnsemblePlan:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The interpolated output."""
-        return (self.output,)
+        """The interpolated output, then the caches of every member."""
+        caches = (name for _, leaf in _leaves("", self) for name in leaf.caches.values())
+        return (self.output, *caches)
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,8 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     """
     root = _resolve(recipe.model, recipe, folder)
     _check_precision(recipe, root)
+    all_or_none(_leaves("", root))
+    root = _each_leaf((), root, own_caches)
     inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
     sources = [leaf.origin for _, leaf in _leaves("", root)]
     shapes = resolve_shapes(inputs, recipe.shapes, sources)
@@ -170,6 +179,22 @@ def _check_precision(recipe: Recipe, root: LeafPlan | EnsemblePlan) -> None:
             "there is no PyTorch model to say how large a healthy error is",
             hint="lower the file itself with graphs.MixedPrecision, or build from the checkpoint",
         )
+
+
+def _each_leaf(
+    path: tuple[str, ...],
+    node: LeafPlan | EnsemblePlan,
+    change: Callable[[tuple[str, ...], LeafPlan], LeafPlan],
+) -> LeafPlan | EnsemblePlan:
+    """The tree with every model changed; ``change`` is given its path, empty for the root."""
+    if isinstance(node, LeafPlan):
+        return change(path, node)
+    below = tuple(_each_leaf((*path, m.name), m, change) for m in node.members)
+    if node.gate is None:
+        return replace(node, members=below)
+    model = node.gate.model
+    gate = replace(node.gate, model=_each_leaf((*path, model.name), model, change))
+    return replace(node, members=below, gate=gate)
 
 
 def _leaves(prefix: str, node: LeafPlan | EnsemblePlan) -> Iterator[tuple[str, LeafPlan]]:
@@ -245,7 +270,9 @@ def _resolve_ensemble(
 ) -> EnsemblePlan:
     spec = model.ensemble
     members = tuple(_resolve(member, recipe, folder, seen) for member in spec.members)
-    outputs: Sequence[tuple[str, tuple[str, ...]]] = [(m.name, m.outputs) for m in members]
+    outputs: Sequence[tuple[str, tuple[str, ...]]] = [
+        (m.name, tuple(name for name in m.outputs if not name.startswith(PRESENT))) for m in members
+    ]
     return EnsemblePlan(
         name=model.name,
         members=members,

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from toolkit.artifacts import OnnxModel
+from toolkit.caches import PRESENT
 from toolkit.parity import OutputSpec
 from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Plan
 from toolkit.runtime import (
@@ -59,18 +60,23 @@ def narrowed_runner(plan: Plan, precision: str, dtype: str) -> Runner:
 
 
 def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
-    """``float64`` where one model at a time fits into memory, else ``float32``, and what to say.
+    """``float64`` where what runs at a time fits into memory, else ``float32``, and what to say.
 
-    Weights in float64 take twice what the files take in float32 and four times what they take in
-    half precision; as much again is left for reading them and for activations.
+    That is one model, or all of them where the proof decodes: the next step needs every member's
+    word on the one before. Weights in float64 take twice what the files take in float32 and four
+    times what they take in half precision; as much again is left for reading them and for
+    activations.
     """
-    largest = max((_bytes_in_float64(leaf) for _, leaf in plan.leaves()), default=0)
+    sizes = [_bytes_in_float64(leaf) for _, leaf in plan.leaves()]
+    decodes = any(name.startswith(PRESENT) for name in plan.root.outputs)
+    largest = sum(sizes) if decodes else max(sizes, default=0)
     free = available_memory()
     if free is None or 2 * largest <= free:
         return "float64", ()
+    whose = "the models" if decodes else "the largest model"
     note = (
-        f"the reference is float32: float64 would take {2 * largest / 1e9:.1f} GB for the largest"
-        f" model, and {free / 1e9:.1f} GB of memory are free"
+        f"the reference is float32: float64 would take {2 * largest / 1e9:.1f} GB for {whose},"
+        f" and {free / 1e9:.1f} GB of memory are free"
     )
     return "float32", (note,)
 
@@ -129,7 +135,8 @@ class _Making:
     def runner(self, node: LeafPlan | EnsemblePlan) -> Runner:
         """The runner of a model under the names it shares with others."""
         runner = self._ensemble(node) if isinstance(node, EnsemblePlan) else self._leaf(node)
-        return Renamed(runner, node.rename) if node.rename else runner
+        caches = node.caches if isinstance(node, LeafPlan) else {}
+        return Renamed(runner, node.rename, caches) if node.rename or caches else runner
 
     def _ensemble(self, node: EnsemblePlan) -> Runner:
         weights = node.weights if node.gate is None else (0.0,) * len(node.members)
@@ -165,7 +172,8 @@ def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:
     """What to compare, and which outputs are distributions."""
     root = plan.root
     if isinstance(root, EnsemblePlan):
-        return (OutputSpec(root.output, root.space),)
+        caches = (OutputSpec(name) for name in root.outputs if name != root.output)
+        return (OutputSpec(root.output, root.space), *caches)
     token_model = isinstance(root.origin, HuggingFaceSource)
     return tuple(
         OutputSpec(name, "logits" if token_model and name == "logits" else "values")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from toolkit.artifacts import TensorSpec
+from toolkit.caches import PRESENT
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.gate import (
     GateRule,
@@ -37,7 +38,14 @@ from toolkit.runtime.gate import (
     near_ties,
 )
 
-__all__ = ["EnsembleRunner", "Gating", "Weighted", "interpolate", "picked", "undecided"]
+__all__ = [
+    "EnsembleRunner",
+    "Gating",
+    "Weighted",
+    "interpolate",
+    "picked",
+    "undecided",
+]
 
 Combine = Literal["linear", "log_linear"]
 Space = Literal["logits", "probabilities", "values"]
@@ -131,7 +139,7 @@ class EnsembleRunner:
         self._stack.close()
 
     def __call__(self, feeds: Feeds) -> Outputs:
-        """Feed every member and combine their ``output``."""
+        """Feed every member and combine their ``output``, and pass on the caches of each."""
         return self.combine([picked(runner(feeds), output) for runner, output in self.parts])
 
     def combine(self, parts: Sequence[Outputs]) -> Outputs:
@@ -151,21 +159,28 @@ class EnsembleRunner:
             if ties is not None:
                 shape = (*ties.shape, *[1] * (found.dim() - ties.dim()))
                 doubts.append(ties.reshape(shape).numpy())
-        result: Outputs = {self.output: found.numpy()}
+        result: Outputs = {self.output: found.numpy(), **_caches_in(parts)}
         if doubts:
             result[undecided(self.output)] = functools.reduce(np.logical_or, doubts)
         return result
 
 
 def picked(found: Outputs, output: str) -> Outputs:
-    """An output, and which of its rows hang on rounding where that is said."""
+    """An output, the caches beside it, and which of its rows hang on rounding if that is said."""
     mark = undecided(output)
-    return {output: found[output], **({mark: found[mark]} if mark in found else {})}
+    marked = {mark: found[mark]} if mark in found else {}
+    return {output: found[output], **marked, **_caches_in([found])}
 
 
 def _tensor(array: Array) -> torch.Tensor:
     # torch warns about arrays it may not write to, such as memory-mapped ones
     return torch.from_numpy(np.require(array, requirements="W"))
+
+
+def _caches_in(found: Iterable[Outputs]) -> Outputs:
+    """What belongs to one member alone and goes on beside the combined output."""
+    named = ((name, array) for one in found for name, array in one.items())
+    return {name: array for name, array in named if name.startswith(PRESENT)}
 
 
 def interpolate(

@@ -1,4 +1,4 @@
-"""A runner under other input names."""
+"""A runner under other names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,19 @@ __all__ = ["Renamed"]
 class Renamed:
     """Takes feeds under shared names and hands them on under the runner's own."""
 
-    def __init__(self, runner: Runner, rename: Mapping[str, str]) -> None:
-        """Wrap ``runner``; ``rename`` maps its own input names to the shared ones."""
+    def __init__(
+        self, runner: Runner, rename: Mapping[str, str], outputs: Mapping[str, str] | None = None
+    ) -> None:
+        """Wrap ``runner``.
+
+        Args:
+            runner: The model.
+            rename: From its own input names to the shared ones.
+            outputs: Likewise for outputs.
+        """
         self.inner = runner
         self._rename = rename
+        self._outputs = outputs or {}
         self.name = runner.name
 
     @property
@@ -42,11 +51,15 @@ class Renamed:
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Run the model once."""
-        return self.inner(self.own(feeds))
+        return self.shared(self.inner(self.own(feeds)))
 
     def own(self, feeds: Feeds) -> Feeds:
         """The feeds under the runner's own names."""
         return {spec.name: feeds[self._shared(spec.name)] for spec in self.inner.inputs}
+
+    def shared(self, found: Outputs) -> Outputs:
+        """The runner's own outputs under the shared names."""
+        return {self._outputs.get(name, name): array for name, array in found.items()}
 
     def _shared(self, name: str) -> str:
         return self._rename.get(name, name)

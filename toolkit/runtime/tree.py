@@ -24,12 +24,14 @@ class TracedLeaf:
         trace: Its values under their own names.
         inputs: Its input names.
         rename: Of those, to the names one level up.
+        caches: Outputs of its own to the names they have as outputs of the fused graph.
     """
 
     name: str
     trace: ProgramTrace | None
     inputs: tuple[str, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
+    caches: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,17 @@ class TreeTrace:
 
     def __init__(self, root: TracedLeaf | TracedEnsemble) -> None:
         self._root = root
-        self.names: Collection[str] = frozenset(_names(root, ""))
+        names = frozenset(_names(root, ""))
+        caches = ((name, inside) for name, inside in _caches(root, "") if inside in names)
+        self._caches = dict(caches)  # by their names in the graph
+        self.names: Collection[str] = names | self._caches.keys()
         self.failures: dict[str, str] = {}
 
     def __call__(self, feeds: Feeds, wanted: Collection[str]) -> Outputs:
         """Run what is needed for ``wanted``, each member at most once."""
-        found = self._run(self._root, "", feeds, frozenset(wanted))
-        return {name: found[name] for name in wanted if name in found}
+        inside = {name: self._caches.get(name, name) for name in wanted}
+        found = self._run(self._root, "", feeds, frozenset(inside.values()))
+        return {name: found[own] for name, own in inside.items() if own in found}
 
     def _run(
         self, node: TracedLeaf | TracedEnsemble, prefix: str, feeds: Feeds, wanted: Collection[str]
@@ -143,3 +149,12 @@ def _names(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[str]:
         yield prefix + node.output
     for part, _ in node.parts:
         yield from _names(part, f"{prefix}{part.name}/")
+
+
+def _caches(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[tuple[str, str]]:
+    """Names of caches in the fused graph, and what the traces call them."""
+    if isinstance(node, TracedLeaf):
+        yield from ((name, prefix + own) for own, name in node.caches.items())
+        return
+    for part, _ in node.parts:
+        yield from _caches(part, f"{prefix}{part.name}/")

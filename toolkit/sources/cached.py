@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from toolkit.artifacts import TensorSpec
+from toolkit.caches import PAST, PRESENT
 from toolkit.sources.heads import Head
 
 __all__ = ["CachedLogits", "cached_inputs", "cached_outputs"]
 
-_PAST = "past_key_values."
 _TOTAL = "past_sequence + sequence"
 
 
@@ -36,13 +36,13 @@ def cached_inputs(config: Any) -> tuple[TensorSpec, ...]:
         TensorSpec("input_ids", "int64", new, low=0, high=config.vocab_size),
         TensorSpec("attention_mask", "int64", ("batch", _TOTAL), low=0, high=2, role="mask"),
         TensorSpec("position_ids", "int64", new, low=0, high=table),
-        *(TensorSpec(_PAST + tail, "float32", cache) for tail in _tails(config)),
+        *(TensorSpec(PAST + tail, "float32", cache) for tail in _tails(config)),
     )
 
 
 def cached_outputs(config: Any) -> tuple[str, ...]:
     """``logits``, then key and value of each layer."""
-    return ("logits", *("present." + tail for tail in _tails(config)))
+    return ("logits", *(PRESENT + tail for tail in _tails(config)))
 
 
 def _tails(config: Any) -> list[str]:
@@ -54,7 +54,7 @@ class CachedLogits(Head):
 
     def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
         super().__init__(model, names)
-        self._past = [name for name in names if name.startswith(_PAST)]
+        self._past = [name for name in names if name.startswith(PAST)]
 
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model on the new positions."""
@@ -65,7 +65,7 @@ class CachedLogits(Head):
         for layer, at in enumerate(range(0, len(self._past), 2)):
             key, value = (inputs[name] for name in self._past[at : at + 2])
             cache.update(key, value, layer)
-        plain = {name: value for name, value in inputs.items() if not name.startswith(_PAST)}
+        plain = {name: value for name, value in inputs.items() if not name.startswith(PAST)}
         found = self.model(**plain, past_key_values=cache, use_cache=True, return_dict=True)
         caches = (part for layer in cache.layers for part in (layer.keys, layer.values))
         return (found.logits, *caches)

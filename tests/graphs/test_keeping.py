@@ -1,0 +1,90 @@
+"""Outputs that members keep for themselves stay outputs of the fused graph, under given names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from graphs import Combination, DeduplicateSubgraphs, Ensemble, GraphError, Leaf, fuse
+from tests.graphs.models import session, write
+
+STATEFUL = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[batch, 3] z, float[batch, n] past) => (float[batch, 3] logits, float[batch, m] present,
+  float[batch, n] same, float[batch, 3] spare)
+{
+  logits = Neg (z)
+  spare = Abs (z)
+  present = Concat <axis = 1> (past, z)
+  same = Identity (past)
+}
+"""
+HALF = Combination("linear", "values", (0.5, 0.5), "logits")
+
+
+def member(tmp_path, name, path, **keep):
+    file = write(tmp_path / "stateful.onnx", STATEFUL)
+    keep = {own: f"{own}.{path}" for own in ("present", "same")} | keep
+    return Leaf(name, file, {"past": f"past.{path}"}, keep)
+
+
+def tree(tmp_path):
+    inner = Ensemble("in", (member(tmp_path, "b", "in.b"), member(tmp_path, "c", "in.c")), HALF)
+    return Ensemble("root", (member(tmp_path, "a", "a"), inner), HALF)
+
+
+def test_what_a_member_keeps_is_an_output_after_the_combined_one(tmp_path):
+    fuse(tree(tmp_path), tmp_path / "m.onnx", passes=(DeduplicateSubgraphs(),))
+    run = session(tmp_path / "m.onnx")
+    names = [o.name for o in run.get_outputs()]
+    paths = ("a", "in.b", "in.c")
+    assert names == ["logits", *(f"{own}.{p}" for p in paths for own in ("present", "same"))]
+    z = np.ones((2, 3), np.float32)
+    pasts = {f"past.{p}": np.full((2, i + 1), i, np.float32) for i, p in enumerate(paths)}
+    found = dict(zip(names, run.run(None, {"z": z, **pasts}), strict=True))
+    np.testing.assert_array_equal(found["logits"], -z)
+    for p in paths:
+        np.testing.assert_array_equal(found[f"present.{p}"], np.hstack([pasts[f"past.{p}"], z]))
+        np.testing.assert_array_equal(found[f"same.{p}"], pasts[f"past.{p}"])
+    onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+
+
+def test_members_that_compute_the_same_still_have_both_outputs(tmp_path):
+    """Common subexpressions are one node, and a node's value has one name."""
+    first, second = (
+        replace(member(tmp_path, n, n, spare=f"spare.{n}"), rename={"past": "past"}) for n in "ab"
+    )
+    reports = fuse(Ensemble("root", (first, second), HALF), tmp_path / "m.onnx")
+    assert any(r.sites for r in reports if r.name == DeduplicateSubgraphs.name)
+    run = session(tmp_path / "m.onnx")
+    feeds = {"z": np.ones((1, 3), np.float32), "past": np.zeros((1, 2), np.float32)}
+    found = dict(zip([o.name for o in run.get_outputs()], run.run(None, feeds), strict=True))
+    for own in ("present", "same", "spare"):
+        np.testing.assert_array_equal(found[f"{own}.a"], found[f"{own}.b"])
+
+
+def test_an_output_that_is_not_there_is_named(tmp_path):
+    lost = member(tmp_path, "a", "a", state="state.a")
+    with pytest.raises(GraphError) as caught:
+        fuse(Ensemble("root", (lost, member(tmp_path, "b", "b")), HALF), tmp_path / "m.onnx")
+    assert caught.value.message == "member 'a' has no output 'state' to keep"
+    assert caught.value.hint == "its outputs are logits, present, same, spare"
+
+
+@pytest.mark.parametrize("name", ["present.a", "logits"])
+def test_two_outputs_of_one_name_are_refused(tmp_path, name):
+    other = member(tmp_path, "b", "b", present=name)
+    with pytest.raises(GraphError) as caught:
+        fuse(Ensemble("root", (member(tmp_path, "a", "a"), other), HALF), tmp_path / "m.onnx")
+    assert caught.value.message == (
+        f"output 'present' of member 'b' is to be called {name!r}, which something else is called"
+    )
+
+
+def test_an_output_that_is_called_like_an_input_is_refused(tmp_path):
+    other = member(tmp_path, "b", "b", present="past.a")
+    with pytest.raises(GraphError, match=r"'past\.a' is both an input and an output"):
+        fuse(Ensemble("root", (member(tmp_path, "a", "a"), other), HALF), tmp_path / "m.onnx")
