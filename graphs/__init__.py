@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tree import Combination, Ensemble, Gate, Leaf
+    from graphs.tree import Combination, Ensemble, Gate, Leaf, Translation
     from graphs.weights import Weights
     from graphs.widening import round_constants, widen
 
@@ -56,6 +56,7 @@ __all__ = [
     "SkipGatedMembers",
     "StripExporterMetadata",
     "TensorInfo",
+    "Translation",
     "Weights",
     "describe",
     "differences",
@@ -101,6 +102,7 @@ _HOMES = {
     "Ensemble": "graphs.tree",
     "Gate": "graphs.tree",
     "Leaf": "graphs.tree",
+    "Translation": "graphs.tree",
 }
 
 

@@ -22,6 +22,7 @@ from graphs.passes.deduplicate_initializers import DeduplicateInitializers
 from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.rewriting import apply_passes
+from graphs.translating import translate
 from graphs.tree import Ensemble, Leaf
 
 __all__ = ["fuse"]
@@ -65,6 +66,9 @@ def fuse(
     for member in members.values():
         member.model = convert(member.model, member.name, imports[""])
         add_prefix(member)
+    for prefix, leaf in leaves(tree):
+        if leaf.translation is not None:
+            translate(members[prefix], leaf.translation)
     model = _assemble(tree, members, imports)
     for key, text in sorted((metadata or {}).items()):
         model.metadata_props[key] = text

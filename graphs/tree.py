@@ -11,7 +11,7 @@ from typing import Literal
 
 from graphs.errors import GraphError
 
-__all__ = ["Combination", "Ensemble", "Gate", "Leaf", "parts_of"]
+__all__ = ["Combination", "Ensemble", "Gate", "Leaf", "Translation", "parts_of"]
 
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 # Value names in the fused graph that belong to the ensemble itself.
@@ -39,6 +39,23 @@ class Combination:
 
 
 @dataclass(frozen=True)
+class Translation:
+    """From the token ids of the ensemble to a member's own.
+
+    Attributes:
+        ids: The member's input of ids.
+        logits: Its output with a logit for each of its ids, along the last axis.
+        reads: For each id of the ensemble, the member's id that is read in its place.
+        speaks: For each id of the ensemble, the member's id whose logit it gets; -1 for -inf.
+    """
+
+    ids: str
+    logits: str
+    reads: tuple[int, ...] = field(repr=False)
+    speaks: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Leaf:
     """One ONNX file.
 
@@ -48,12 +65,14 @@ class Leaf:
         rename: From the file's own input names to the names shared with the other members.
         keep: Of its own outputs, those that are outputs of the fused graph beside the combined
             one, and their names there; a tree that is one leaf keeps all of them as they are.
+        translation: Tables between its vocabulary and that of the ensemble, if they differ.
     """
 
     name: str
     path: Path
     rename: Mapping[str, str] = field(default_factory=dict)
     keep: Mapping[str, str] = field(default_factory=dict)
+    translation: Translation | None = None
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,12 @@ def _tree(
 ) -> graphs.Leaf | graphs.Ensemble:
     """The plan as ``graphs`` wants it, with files for sources."""
     if isinstance(node, LeafPlan):
-        return graphs.Leaf(node.name, exported[prefix + node.name], node.rename, node.caches)
+        said = node.translation
+        tables = None
+        if said is not None:
+            tables = graphs.Translation(said.ids, said.logits, said.reads, said.speaks)
+        file = exported[prefix + node.name]
+        return graphs.Leaf(node.name, file, node.rename, node.caches, tables)
     parts = [
         _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
         for m in node.parts

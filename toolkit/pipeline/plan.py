@@ -26,6 +26,7 @@ from toolkit.pipeline.merged import merged_source
 from toolkit.pipeline.own_caches import all_or_none, own_caches
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
+from toolkit.pipeline.vocabulary import Reader, translations
 from toolkit.recipe import (
     BUILT_IN_FACTORIES,
     CheckpointModel,
@@ -38,7 +39,7 @@ from toolkit.recipe import (
     Recipe,
     SoupModel,
 )
-from toolkit.runtime import GateRule
+from toolkit.runtime import GateRule, Translation
 from toolkit.sources import FactorySource, HuggingFaceSource, Source
 
 __all__ = ["EnsemblePlan", "GatePlan", "LeafPlan", "Plan", "make_plan", "soup_members"]
@@ -60,11 +61,16 @@ class LeafPlan:
     rename: Mapping[str, str] = field(default_factory=dict)
     gates: bool = False
     caches: Mapping[str, str] = field(default_factory=dict)
+    translation: Translation | None = None
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """Its inputs under its own names."""
-        return self.origin.inputs
+        """Its inputs under its own names; token ids are those of the ensemble."""
+        said = self.translation
+        if said is None:
+            return self.origin.inputs
+        own = self.origin.inputs
+        return tuple(replace(s, high=len(said.reads)) if s.name == said.ids else s for s in own)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -164,6 +170,8 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     _check_precision(recipe, root)
     all_or_none(_leaves("", root))
     root = _each_leaf((), root, own_caches)
+    said = translations(list(_readers((), root, ())))
+    root = _each_leaf((), root, lambda path, leaf: replace(leaf, translation=said.get(path)))
     inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
     sources = [leaf.origin for _, leaf in _leaves("", root)]
     shapes = resolve_shapes(inputs, recipe.shapes, sources)
@@ -195,6 +203,21 @@ def _each_leaf(
     model = node.gate.model
     gate = replace(node.gate, model=_each_leaf((*path, model.name), model, change))
     return replace(node, members=below, gate=gate)
+
+
+def _readers(
+    path: tuple[str, ...], node: LeafPlan | EnsemblePlan, above: tuple[EnsemblePlan, ...]
+) -> Iterator[Reader]:
+    """Every Hugging Face model that is a member, with the ensembles above it, outermost last."""
+    if isinstance(node, EnsemblePlan):
+        for member in node.members:
+            yield from _readers((*path, member.name), member, (node, *above))
+    elif above and isinstance(node.origin, HuggingFaceSource):
+        ids = "input_ids"
+        for rename in (node.rename, *(ensemble.rename for ensemble in above)):
+            ids = rename.get(ids, ids)
+        vetoed = any(ensemble.combine == "log_linear" for ensemble in above)
+        yield Reader(path, node.name, node.origin, ids, vetoed)
 
 
 def _leaves(prefix: str, node: LeafPlan | EnsemblePlan) -> Iterator[tuple[str, LeafPlan]]:

@@ -23,6 +23,7 @@ from toolkit.runtime import (
     Renamed,
     Runner,
     TorchRunner,
+    Translated,
     Weighted,
     jitter,
 )
@@ -157,7 +158,8 @@ class _Making:
             return TorchRunner(source, dtype if dtype == "float64" else "float32")
         if self.precision is not None:
             source = NarrowedSource(source, self.precision)
-        return TorchRunner(source, dtype)
+        runner = TorchRunner(source, dtype)
+        return runner if node.translation is None else Translated(runner, node.translation)
 
     def _gating(self, gate: GatePlan) -> Gating:
         runner = replace(self, probed=False).runner(gate.model)

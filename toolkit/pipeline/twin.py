@@ -51,7 +51,7 @@ def _traced(
     if isinstance(node, LeafPlan):
         program = programs.get(prefix + node.name)
         trace = program and ProgramTrace(program, inputs, node.outputs, lifted=lifted)
-        return TracedLeaf(node.name, trace, inputs, node.rename, node.caches)
+        return TracedLeaf(node.name, trace, inputs, node.rename, node.caches, node.translation)
     parts = [
         _traced(
             member,

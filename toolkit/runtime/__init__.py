@@ -8,6 +8,7 @@ from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
+from toolkit.runtime.translated import Translated, Translation
 from toolkit.runtime.tree import TracedEnsemble, TracedGate, TracedLeaf, TreeTrace
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "TracedEnsemble",
     "TracedGate",
     "TracedLeaf",
+    "Translated",
+    "Translation",
     "TreeTrace",
     "Weighted",
     "interpolate",

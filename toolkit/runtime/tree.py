@@ -11,6 +11,7 @@ from toolkit.runtime.base import Array, Feeds, Outputs
 from toolkit.runtime.ensemble import Combine, Space, interpolate
 from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.program import ProgramTrace
+from toolkit.runtime.translated import Translation
 
 __all__ = ["TracedEnsemble", "TracedGate", "TracedLeaf", "TreeTrace"]
 
@@ -25,6 +26,7 @@ class TracedLeaf:
         inputs: Its input names.
         rename: Of those, to the names one level up.
         caches: Outputs of its own to the names they have as outputs of the fused graph.
+        translation: From the ensemble's vocabulary to its own, if they differ.
     """
 
     name: str
@@ -32,6 +34,12 @@ class TracedLeaf:
     inputs: tuple[str, ...]
     rename: Mapping[str, str] = field(default_factory=dict)
     caches: Mapping[str, str] = field(default_factory=dict)
+    translation: Translation | None = None
+
+    def combined(self, output: str) -> str:
+        """What the graph calls the value that is combined when ``output`` is."""
+        named = self.translation is not None and output == self.translation.logits
+        return f"vocabulary/{output}" if named else output
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,10 @@ class TracedEnsemble:
         if self.gate is None:
             return members
         return (*members, (self.gate.model, self.gate.rule.output))
+
+    def combined(self, output: str) -> str:
+        """What the graph calls the value that is combined when ``output`` is."""
+        return output
 
     @property
     def whole(self) -> bool:
@@ -103,7 +115,7 @@ class TreeTrace:
             return self._run_leaf(node, prefix, own, wanted)
         combined = prefix + node.output
         inner = set(wanted)
-        outputs = [f"{prefix}{part.name}/{output}" for part, output in node.parts]
+        outputs = [f"{prefix}{part.name}/{part.combined(output)}" for part, output in node.parts]
         if combined in wanted and node.whole:
             inner.update(outputs)
         found: Outputs = {}
@@ -120,10 +132,16 @@ class TreeTrace:
         if trace is None or name in self.failures:
             return {}
         mine = [value for value in trace.names if prefix + value in wanted]
-        if not mine:
+        said = leaf.translation
+        spoken = said is not None and prefix + leaf.combined(said.logits) in wanted
+        if not mine and not spoken:
             return {}
         try:
-            found = trace(feeds, mine)
+            if said is None:
+                found = trace(feeds, mine)
+            else:
+                found = trace(said.read(feeds), {*mine, said.logits})
+                found[leaf.combined(said.logits)] = said.speak(found[said.logits])
         # An operator that PyTorch has in float32 only, or an assertion about dtypes that the
         # program carries: whatever it is, the caller has other ways, and says that it used them.
         except Exception as error:  # noqa: BLE001
@@ -144,6 +162,8 @@ def _combined(node: TracedEnsemble, outputs: Sequence[Array]) -> Array:
 def _names(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[str]:
     if isinstance(node, TracedLeaf):
         yield from (prefix + name for name in (node.trace.names if node.trace else ()))
+        if node.trace and node.translation:
+            yield prefix + node.combined(node.translation.logits)
         return
     if node.whole:
         yield prefix + node.output
