@@ -147,17 +147,16 @@ def test_near_ties_are_left_out_and_counted_and_too_many_fail(gated, tmp_path):
 
 
 def test_a_choice_that_rounding_turns_is_not_held_against_the_graph(gated, tmp_path):
-    """The graph's gate has one row off by two roundings: near ties fall to the other member."""
-    near_tie(gated, 1e-8)
+    """PyTorch's float32 chooses as float64 does, and a graph a few roundings away does not."""
+    near_tie(gated, 1e-6)
     plan = planned(gated, recipe())
     path = built(plan, tmp_path / "graph")
     model = onnx.load(path)
-    tensors = [
-        t for t in model.graph.initializer if t.name.startswith("gate/") and len(t.dims) == 2
-    ]
+    gate = [tensor for tensor in model.graph.initializer if tensor.name.startswith("gate/")]
+    tensors = [tensor for tensor in gate if len(tensor.dims) == 2]
     values = onnx.numpy_helper.to_array(tensors[0])
     halves = values.shape[0] == 2
-    nudge = np.float32([1 + 2.0**-22, 1])
+    nudge = np.float32([1 + 2.0**-20, 1])
     changed = values * (nudge[:, None] if halves else nudge)
     tensors[0].CopyFrom(onnx.numpy_helper.from_array(changed, tensors[0].name))
     onnx.save(model, path)
