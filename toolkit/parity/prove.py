@@ -61,9 +61,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
             cannot run a case. A proof that fails is returned, not raised.
     """
     options = options or ParityOptions()
-    groups = [_Group(options.precision, tuple(baselines), tuple(candidates))]
-    if structure is not None:
-        groups.insert(0, _Group("float32", structure.baselines, structure.candidates))
+    groups = _groups(_Group(options.precision, tuple(baselines), tuple(candidates)), structure)
     runners = [runner for group in groups for runner in (*group.baselines, *group.candidates)]
     _require_something([r for group in groups for r in group.candidates], cases, outputs)
     share = None if options.seconds is None else options.seconds / (1 + len(runners))
@@ -107,6 +105,13 @@ class _Group:
     precision: Precision
     baselines: tuple[Runner, ...]
     candidates: tuple[Runner, ...]
+
+
+def _groups(own: _Group, structure: Structure | None) -> list[_Group]:
+    """The float32 graph first, where another precision ships."""
+    if structure is None:
+        return [own]
+    return [_Group("float32", structure.baselines, structure.candidates), own]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from graphs import (
     Combination,
-    CommonSubexpressions,
+    DeduplicateSubgraphs,
     Ensemble,
     Gate,
     GraphError,
@@ -20,7 +20,16 @@ from graphs import (
     fuse,
     rewrite,
 )
-from tests.graphs.models import check_golden, identity, net, run, session, text_of, write
+from tests.graphs.models import (
+    check_golden,
+    identity,
+    log_softmax,
+    net,
+    run,
+    session,
+    text_of,
+    write,
+)
 
 X = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 # Cannot run where the input ``trap`` is not 0: it reads a table of one out of its bounds.
@@ -99,7 +108,7 @@ def test_a_member_without_weight_does_not_run(tmp_path):
 
 def test_what_others_use_stays_outside_and_initializers_too(tmp_path):
     tree = ensemble(tmp_path, [TRUNK, TRUNK], top_k=1)
-    _, path, report = built(tmp_path, tree, CommonSubexpressions(), SkipGatedMembers())
+    _, path, report = built(tmp_path, tree, DeduplicateSubgraphs(), SkipGatedMembers())
     assert report.sites == ("m0/logits", "m1/logits")
     graph = onnx.load(path).graph
     assert sum(node.op_type == "Tanh" for node in graph.node) == 1
@@ -151,10 +160,20 @@ def test_above_zero_the_distance_is_at_most_the_weight_that_was_skipped(threshol
     skipped = weights[:, weights.max(0) <= THRESHOLD * (1 + 1e-6)].sum(-1)
     distance = np.abs(plain - skipping).sum(-1) / 2
     assert np.all(distance <= skipped + 1e-6)
+    members = [np.exp(log_softmax(-x @ seeded(seed))) for seed in range(3)]
+    kept = np.where(weights.max(0) > THRESHOLD * (1 + 1e-6), weights, 0)
+    edge = np.abs(weights.max(0) - THRESHOLD) < 1e-6  # either side of it is right
+    wanted = np.einsum("nm,mnv->nv", kept / kept.sum(-1, keepdims=True), np.stack(members))
+    assert edge.any() or np.allclose(skipping, wanted, rtol=0, atol=1e-5)
     assert np.all(np.abs(skipping.sum(-1) - 1) < 1e-5)
 
 
 THRESHOLD = 0.2
+
+
+def seeded(seed):
+    """The weight of a member, as ``net`` draws it."""
+    return np.random.default_rng(seed).normal(size=(4, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -187,12 +206,9 @@ def test_a_graph_without_a_gate_is_refused(tmp_path):
 
 
 def test_members_that_cannot_be_skipped_are_near_misses_with_reasons(tmp_path):
-    open_shape = write(
-        tmp_path / "open.onnx",
-        """<ir_version: 10, opset_import: ["" : 20]>
-        net (float[batch, 4] x) => (float[n, 3] logits) { logits = MatMul (x, weight) }""",
-        weight=np.ones((4, 3), np.float32),
-    )
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+        net (float[batch, 4] x) => (float[n, 3] logits) { logits = MatMul (x, weight) }"""
+    open_shape = [net(tmp_path / f"open{seed}.onnx", seed, text) for seed in range(2)]
     bare = write(
         tmp_path / "bare.onnx",
         """<ir_version: 10, opset_import: ["" : 20]>
@@ -202,9 +218,9 @@ def test_members_that_cannot_be_skipped_are_near_misses_with_reasons(tmp_path):
     scores = identity(tmp_path / "gate.onnx", output="scores", dims="[batch, 2]")
     gate = Gate(Leaf("gate", scores, {"z": "s"}), "scores", 1)
     how = Combination("linear", "logits", (), "logits")
-    # Equal members: after common_subexpressions one node serves both.
+    # Equal members: after deduplicate_subgraphs one node serves both.
     tree = Ensemble("root", (Leaf("a", bare), Leaf("b", bare)), how, gate=gate)
-    fuse(tree, tmp_path / "model.onnx", passes=[CommonSubexpressions()])
+    fuse(tree, tmp_path / "model.onnx", passes=[DeduplicateSubgraphs()])
     with pytest.raises(GraphError, match="asked for and rewrote nothing") as found:
         rewrite(
             tmp_path / "model.onnx", [SkipGatedMembers()], tmp_path / "out.onnx",
@@ -214,7 +230,7 @@ def test_members_that_cannot_be_skipped_are_near_misses_with_reasons(tmp_path):
     one_for_all = identity(tmp_path / "g.onnx", output="scores", dims="[1, 2]")
     gate = Gate(Leaf("gate", one_for_all, {"z": "s"}), "scores", 1)
     fuse(
-        Ensemble("root", (Leaf("a", open_shape), Leaf("b", open_shape)), how, gate=gate),
+        Ensemble("root", tuple(Leaf(p.stem, p) for p in open_shape), how, gate=gate),
         tmp_path / "model.onnx",
     )
     (report,) = rewrite(tmp_path / "model.onnx", [SkipGatedMembers()], tmp_path / "out.onnx")
@@ -230,7 +246,7 @@ def test_equal_members_that_became_one_are_not_skipped_for_one_of_them(tmp_path)
     scores = identity(tmp_path / "gate.onnx", output="scores", dims="[batch, 2]")
     gate = Gate(Leaf("gate", scores, {"z": "s"}), "scores", 1)
     tree = Ensemble("root", leaves, Combination("linear", "logits", (), "logits"), gate=gate)
-    plain, path, report = built(tmp_path, tree, CommonSubexpressions(), SkipGatedMembers())
+    plain, path, report = built(tmp_path, tree, DeduplicateSubgraphs(), SkipGatedMembers())
     second = np.tile(np.float32([0, 1]), (5, 1))
     assert run(plain, x=X, s=second).tobytes() == run(path, x=X, s=second).tobytes()
     assert report.sites == ()

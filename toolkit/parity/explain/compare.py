@@ -12,6 +12,7 @@ import torch
 import graphs
 from toolkit.errors import ExportError, ParityError
 from toolkit.parity.explain.budget import Error, measure, rounding, times_healthy
+from toolkit.parity.explain.idle import idle_values
 from toolkit.parity.explain.traces import GraphTrace, OrtTrace, Trace, chunked, value_sizes
 from toolkit.progress import Progress
 from toolkit.runtime import Array, Feeds, Outputs
@@ -76,7 +77,7 @@ def read_values(
     memory_bytes: int,
     progress: Progress,
 ) -> Readings:
-    """Measure every value that both graphs have.
+    """Measure every value that both graphs have, but for those of members that need not run.
 
     Where the graph in question does not run, the values in front of the first that cannot be
     computed are measured, and that one is beyond every budget.
@@ -85,7 +86,7 @@ def read_values(
         ExportError: If ONNX Runtime refuses the fresh export.
         ParityError: If it cannot run it.
     """
-    twins = frozenset(sides.truth.names)
+    twins = frozenset(sides.truth.names) - idle_values(nodes)
     every = [name for node in nodes for name in node.outputs if name in twins]
     names, sizes, reason = _runnable(sides, every, samples)
     readings = Readings([{} for _ in samples], reason=reason)
