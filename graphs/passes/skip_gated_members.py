@@ -141,7 +141,7 @@ def _rows(call: ir.Node) -> list[ir.Node]:
 def _read_twice(value: ir.Value, call: ir.Node) -> bool:
     """Whether something besides ``call`` reads a member on its way there.
 
-    Two equal members become one row after ``common_subexpressions``, and two ensembles of the same
+    Two equal members become one row after ``deduplicate_subgraphs``, and two ensembles of the same
     members one stack.
     """
     while True:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from graphs import (
     Combination,
-    CommonSubexpressions,
+    DeduplicateSubgraphs,
     Ensemble,
     Gate,
     GraphError,
@@ -99,7 +99,7 @@ def test_a_member_without_weight_does_not_run(tmp_path):
 
 def test_what_others_use_stays_outside_and_initializers_too(tmp_path):
     tree = ensemble(tmp_path, [TRUNK, TRUNK], top_k=1)
-    _, path, report = built(tmp_path, tree, CommonSubexpressions(), SkipGatedMembers())
+    _, path, report = built(tmp_path, tree, DeduplicateSubgraphs(), SkipGatedMembers())
     assert report.sites == ("m0/logits", "m1/logits")
     graph = onnx.load(path).graph
     assert sum(node.op_type == "Tanh" for node in graph.node) == 1
@@ -187,11 +187,17 @@ def test_a_graph_without_a_gate_is_refused(tmp_path):
 
 
 def test_members_that_cannot_be_skipped_are_near_misses_with_reasons(tmp_path):
-    open_shape = write(
-        tmp_path / "open.onnx",
-        """<ir_version: 10, opset_import: ["" : 20]>
-        net (float[batch, 4] x) => (float[n, 3] logits) { logits = MatMul (x, weight) }""",
-        weight=np.ones((4, 3), np.float32),
+    open_shapes = tuple(
+        Leaf(
+            name,
+            write(
+                tmp_path / f"open_{name}.onnx",
+                """<ir_version: 10, opset_import: ["" : 20]>
+                net (float[batch, 4] x) => (float[n, 3] logits) { logits = MatMul (x, weight) }""",
+                weight=np.full((4, 3), value, np.float32),
+            ),
+        )
+        for name, value in (("a", 1), ("b", 2))
     )
     bare = write(
         tmp_path / "bare.onnx",
@@ -202,9 +208,9 @@ def test_members_that_cannot_be_skipped_are_near_misses_with_reasons(tmp_path):
     scores = identity(tmp_path / "gate.onnx", output="scores", dims="[batch, 2]")
     gate = Gate(Leaf("gate", scores, {"z": "s"}), "scores", 1)
     how = Combination("linear", "logits", (), "logits")
-    # Equal members: after common_subexpressions one node serves both.
+    # Equal members: fusing leaves one node that serves both.
     tree = Ensemble("root", (Leaf("a", bare), Leaf("b", bare)), how, gate=gate)
-    fuse(tree, tmp_path / "model.onnx", passes=[CommonSubexpressions()])
+    fuse(tree, tmp_path / "model.onnx", passes=[DeduplicateSubgraphs()])
     with pytest.raises(GraphError, match="asked for and rewrote nothing") as found:
         rewrite(
             tmp_path / "model.onnx", [SkipGatedMembers()], tmp_path / "out.onnx",
@@ -214,7 +220,7 @@ def test_members_that_cannot_be_skipped_are_near_misses_with_reasons(tmp_path):
     one_for_all = identity(tmp_path / "g.onnx", output="scores", dims="[1, 2]")
     gate = Gate(Leaf("gate", one_for_all, {"z": "s"}), "scores", 1)
     fuse(
-        Ensemble("root", (Leaf("a", open_shape), Leaf("b", open_shape)), how, gate=gate),
+        Ensemble("root", open_shapes, how, gate=gate),
         tmp_path / "model.onnx",
     )
     (report,) = rewrite(tmp_path / "model.onnx", [SkipGatedMembers()], tmp_path / "out.onnx")
@@ -230,7 +236,7 @@ def test_equal_members_that_became_one_are_not_skipped_for_one_of_them(tmp_path)
     scores = identity(tmp_path / "gate.onnx", output="scores", dims="[batch, 2]")
     gate = Gate(Leaf("gate", scores, {"z": "s"}), "scores", 1)
     tree = Ensemble("root", leaves, Combination("linear", "logits", (), "logits"), gate=gate)
-    plain, path, report = built(tmp_path, tree, CommonSubexpressions(), SkipGatedMembers())
+    plain, path, report = built(tmp_path, tree, DeduplicateSubgraphs(), SkipGatedMembers())
     second = np.tile(np.float32([0, 1]), (5, 1))
     assert run(plain, x=X, s=second).tobytes() == run(path, x=X, s=second).tobytes()
     assert report.sites == ()
