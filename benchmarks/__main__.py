@@ -21,6 +21,7 @@ BENCHMARKS = {
     "fused_vs_members": "a fused graph against its members one by one in ONNX Runtime",
     "skipped_member": "what a member of a gated ensemble costs when it does not run",
     "shared_backbone": "fine-tunes of one frozen backbone, fused, against their own sessions",
+    "batched_members": "members of one architecture apart against stacked, without a bound",
     "export_memory": "peak memory of toolkit export against the size of the members",
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",
     "localisation": "naming the node that goes wrong in a graph of 200 nodes, on 8 samples",

@@ -257,8 +257,8 @@ def test_an_output_that_is_left_out_is_not_needed_by_name(tmp_path):
     net (float[2, 3] x) => (float[2, 3] y)
     {
       one, , scale = LayerNormalization (x, ones)
-      two, mean = LayerNormalization (x, ones)
-      p = Mul (one, scale)  q = Add (two, mean)  y = Sub (p, q)
+      two, mean, other = LayerNormalization (x, ones)
+      p = Mul (one, scale)  r = Add (two, mean)  q = Mul (r, other)  y = Sub (p, q)
     }
     """
     )
