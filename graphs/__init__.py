@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tree import Combination, Ensemble, Gate, Leaf, Translation
+    from graphs.tree import Combination, Ensemble, Feed, Gate, Leaf, Stack, Translation, Tree
     from graphs.weights import Weights
     from graphs.widening import round_constants, widen
 
@@ -43,6 +43,7 @@ __all__ = [
     "Difference",
     "Ensemble",
     "Exposure",
+    "Feed",
     "Gate",
     "GraphError",
     "Leaf",
@@ -54,9 +55,11 @@ __all__ = [
     "PassReport",
     "RemoveUnusedNodes",
     "SkipGatedMembers",
+    "Stack",
     "StripExporterMetadata",
     "TensorInfo",
     "Translation",
+    "Tree",
     "Weights",
     "describe",
     "differences",
@@ -100,8 +103,11 @@ _HOMES = {
     "widen": "graphs.widening",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
+    "Feed": "graphs.tree",
     "Gate": "graphs.tree",
     "Leaf": "graphs.tree",
+    "Stack": "graphs.tree",
+    "Tree": "graphs.tree",
     "Translation": "graphs.tree",
 }
 

@@ -1,4 +1,4 @@
-"""Combine the members' outputs: stack, interpolate, one node per ensemble."""
+"""Combine the members' outputs: stack, interpolate, one node per ensemble; connect stages."""
 
 from __future__ import annotations
 
@@ -10,29 +10,43 @@ import onnx_ir as ir
 from graphs.dims import dims_of
 from graphs.errors import GraphError
 from graphs.gating import scores_of, weigh
-from graphs.joining import signature
+from graphs.joining import connect, fed_name, signature
 from graphs.members import Member
 from graphs.nodes import FLOATS, Nodes
-from graphs.tree import Ensemble, Leaf
+from graphs.tree import Ensemble, Leaf, Stack, Tree
 
 __all__ = ["combine"]
 
 
 def combine(
-    tree: Leaf | Ensemble, members: Mapping[str, Member], nodes: Nodes, prefix: str = ""
+    tree: Tree,
+    members: Mapping[str, Member],
+    inputs: Mapping[str, ir.Value],
+    nodes: Nodes,
+    prefix: str = "",
 ) -> dict[str, ir.Value]:
     """The outputs of a tree by name, adding to ``nodes`` what computes them.
+
+    Args:
+        tree: What to combine.
+        members: Its leaves by the prefix of their names.
+        inputs: As ``join_inputs`` gives them; those of feeds are connected and used no more.
+        nodes: Where nodes are added.
+        prefix: Of names in ``tree``.
 
     Raises:
         GraphError: If a member lacks the combined output, or members disagree about its dtype or
             shape; names each member with what it has.
     """
     if isinstance(tree, Leaf):
-        return members[prefix].outputs
+        # as they are now: an output that passes an input on was replaced with it
+        return dict(zip(members[prefix].outputs, members[prefix].model.graph.outputs, strict=True))
+    if isinstance(tree, Stack):
+        return _stacked(tree, members, inputs, nodes, prefix)
     name = tree.combination.output
     values = {}
     for member in tree.members:
-        outputs = combine(member, members, nodes, f"{prefix}{member.name}/")
+        outputs = combine(member, members, inputs, nodes, f"{prefix}{member.name}/")
         if name not in outputs:
             raise GraphError(
                 f"member {prefix + member.name!r} has no output {name!r} to combine",
@@ -42,11 +56,40 @@ def combine(
     _check_agreement(tree, prefix, values)
     scores = None
     if tree.gate is not None:
-        outputs = combine(tree.gate.model, members, nodes, f"{prefix}{tree.gate.model.name}/")
+        inner = f"{prefix}{tree.gate.model.name}/"
+        outputs = combine(tree.gate.model, members, inputs, nodes, inner)
         scores = scores_of(tree, tree.gate, prefix, outputs, next(iter(values.values())))
     result = _interpolate(tree, prefix + "interpolation", values, scores, nodes)
     result.name = prefix + name
     return {name: result}
+
+
+def _stacked(
+    tree: Stack,
+    members: Mapping[str, Member],
+    inputs: Mapping[str, ir.Value],
+    nodes: Nodes,
+    prefix: str,
+) -> dict[str, ir.Value]:
+    outputs: dict[str, ir.Value] = {}
+    for place, stage in enumerate(tree.stages):
+        path = prefix + stage.name
+        outputs = combine(stage, members, inputs, nodes, f"{path}/")
+        behind = tuple(f"{prefix}{later.name}/" for later in tree.stages[place + 1 :])
+        takers = [member for name, member in members.items() if name.startswith(behind)]
+        for feed, source in tree.feeds.items():
+            if source.stage != stage.name:
+                continue
+            if source.output not in outputs:
+                raise GraphError(
+                    f"stage {path!r} has no output {source.output!r} for the feed {feed!r}",
+                    hint="its outputs are " + ", ".join(outputs),
+                )
+            given, taken = outputs[source.output], inputs[fed_name(prefix, feed)]
+            connect(prefix + feed, given, f"{path}/{source.output}", inputs, taken, takers)
+    for name, value in outputs.items():
+        value.name = prefix + name
+    return outputs
 
 
 def _check_agreement(tree: Ensemble, prefix: str, values: Mapping[str, ir.Value]) -> None:

@@ -23,7 +23,7 @@ from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.rewriting import apply_passes
 from graphs.translating import translate
-from graphs.tree import Ensemble, Leaf
+from graphs.tree import Leaf, Stack, Tree, parts_of
 
 __all__ = ["fuse"]
 
@@ -31,7 +31,7 @@ _PRODUCER = "ensemble-to-engine"
 
 
 def fuse(
-    tree: Leaf | Ensemble,
+    tree: Tree,
     out: Path,
     metadata: Mapping[str, str] | None = None,
     *,
@@ -42,8 +42,8 @@ def fuse(
 
     Members share inputs of the same name, equal initializers and whatever they compute alike, such
     as a frozen backbone; names inside start with the path of their (first) member. Outputs are the
-    root's combined one and what leaves ``keep``; a tree that is one leaf keeps its outputs. The
-    same files give the same bytes.
+    root's combined one, or those of a stack's last stage, and what leaves ``keep``; a tree that is
+    one leaf keeps its outputs. The same files give the same bytes.
 
     Args:
         tree: What to fuse; names and weights were checked when it was made.
@@ -77,21 +77,20 @@ def fuse(
     return reports
 
 
-def _cleaning(tree: Leaf | Ensemble) -> tuple[Pass, ...]:
+def _cleaning(tree: Tree) -> tuple[Pass, ...]:
     """What every fused graph goes through; a single model stays as it was exported."""
-    sharing = (DeduplicateSubgraphs(),) if isinstance(tree, Ensemble) else ()
+    sharing = () if isinstance(tree, Leaf) else (DeduplicateSubgraphs(),)
     return (DeduplicateInitializers(), *sharing, RemoveUnusedNodes())
 
 
-def _assemble(
-    tree: Leaf | Ensemble, members: Mapping[str, Member], imports: dict[str, int]
-) -> ir.Model:
-    inputs = join_inputs(list(members.values()))
+def _assemble(tree: Tree, members: Mapping[str, Member], imports: dict[str, int]) -> ir.Model:
+    joined = join_inputs(list(members.values()))
     nodes = Nodes()
-    outputs = combine(tree, members, nodes)
+    outputs = combine(tree, members, joined, nodes)
     outputs = {**outputs, **keep(tree, members, nodes, outputs)}
+    inputs = [value for name, value in joined.items() if "\0" not in name]
     clash = {str(value.name) for value in inputs} & set(outputs)
-    if clash and isinstance(tree, Ensemble):
+    if clash and not isinstance(tree, Leaf):
         raise GraphError(f"{clash.pop()!r} is both an input and an output")
     functions: dict[ir.OperatorIdentifier, ir.Function] = {}
     for operator in dict.fromkeys(node.op_type for node in nodes.nodes if node.domain == DOMAIN):
@@ -106,12 +105,21 @@ def _assemble(
         opset_imports={**imports, **({DOMAIN: VERSION} if functions else {})},
         name=tree.name,
     )
+    if _stacks(tree):
+        graph.sort()  # what combines an early stage stands behind the members' own nodes
     return ir.Model(
         graph,
         ir_version=store.IR_VERSION,
         producer_name=_PRODUCER,
         functions=list(functions.values()),
     )
+
+
+def _stacks(tree: Tree) -> bool:
+    """Whether there is a stack anywhere in the tree."""
+    if isinstance(tree, Leaf):
+        return False
+    return isinstance(tree, Stack) or any(map(_stacks, parts_of(tree)))
 
 
 def _take(

@@ -9,13 +9,13 @@ import onnx_ir as ir
 from graphs.errors import GraphError
 from graphs.members import Member, leaves
 from graphs.nodes import Nodes
-from graphs.tree import Ensemble, Leaf
+from graphs.tree import Leaf, Tree
 
 __all__ = ["keep"]
 
 
 def keep(
-    tree: Leaf | Ensemble, members: Mapping[str, Member], nodes: Nodes, taken: Collection[str]
+    tree: Tree, members: Mapping[str, Member], nodes: Nodes, taken: Collection[str]
 ) -> dict[str, ir.Value]:
     """The values of every leaf's ``keep`` under their final names, in the leaves' order.
 

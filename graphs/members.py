@@ -13,7 +13,7 @@ from graphs import store
 from graphs.errors import GraphError
 from graphs.origin import MEMBER
 from graphs.tensors import graphs_of, nodes_of, values_of
-from graphs.tree import Ensemble, Leaf, parts_of
+from graphs.tree import Leaf, Tree, parts_of
 
 __all__ = ["Member", "add_prefix", "leaves", "read_member"]
 
@@ -37,7 +37,7 @@ class Member:
     outputs: dict[str, ir.Value]
 
 
-def leaves(tree: Leaf | Ensemble) -> Iterator[tuple[str, Leaf]]:
+def leaves(tree: Tree) -> Iterator[tuple[str, Leaf]]:
     """Every leaf with the prefix of its names, left to right, gates after members."""
     if isinstance(tree, Leaf):
         yield "", tree

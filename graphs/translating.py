@@ -71,6 +71,7 @@ def _speak(member: Member, translation: Translation) -> None:
         nothing = _constant(member, "nothing", np.array(-np.inf).astype(own.dtype.numpy()))
         node = _append(member, "silent", "Where", [known, node, nothing], shape, own.type)
     node.name = f"{member.prefix}{_WHERE}logits"
+    member.model.graph.outputs[list(member.outputs).index(translation.logits)] = node
     member.outputs[translation.logits] = node
 
 

@@ -1,4 +1,4 @@
-"""What to fuse: a tree of members and ensembles, checked as far as it can be without files."""
+"""What to fuse: members, ensembles and stacks, checked as far as it can be without files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from graphs.errors import GraphError
 
-__all__ = ["Combination", "Ensemble", "Gate", "Leaf", "Translation", "parts_of"]
+__all__ = [
+    "Combination",
+    "Ensemble",
+    "Feed",
+    "Gate",
+    "Leaf",
+    "Stack",
+    "Translation",
+    "Tree",
+    "parts_of",
+]
 
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 # Value names in the fused graph that belong to the ensemble itself.
@@ -89,7 +99,7 @@ class Gate:
             log-linear ensembles only because those weights need not sum to 1.
     """
 
-    model: Leaf | Ensemble
+    model: Tree
     output: str
     top_k: int | None = None
     activation: Literal["softmax", "softplus"] = "softmax"
@@ -111,7 +121,7 @@ class Ensemble:
     """
 
     name: str
-    members: tuple[Leaf | Ensemble, ...]
+    members: tuple[Tree, ...]
     combination: Combination
     rename: Mapping[str, str] = field(default_factory=dict)
     gate: Gate | None = None
@@ -135,10 +145,64 @@ class Ensemble:
         _check_spaces(self)
 
 
-def parts_of(ensemble: Ensemble) -> tuple[Leaf | Ensemble, ...]:
-    """The models below an ensemble: its members and, last, its gate."""
-    gates = () if ensemble.gate is None else (ensemble.gate.model,)
-    return (*ensemble.members, *gates)
+@dataclass(frozen=True)
+class Feed:
+    """An output of one stage that later stages take as an input.
+
+    Attributes:
+        stage: The name of the stage.
+        output: Which of its outputs.
+    """
+
+    stage: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Stages in order, where outputs of one are inputs of later ones; the last gives the result.
+
+    Attributes:
+        name: Prefix of everything inside, unless this is the root of the tree.
+        stages: Two or more; names are unique among siblings.
+        feeds: From the name of an input of later stages to the output that it is.
+        rename: From the stages' shared input names, feeds left out, to the names one level up.
+
+    Raises:
+        GraphError: If names cannot be meant, or a feed comes from no stage before the last.
+    """
+
+    name: str
+    stages: tuple[Tree, ...]
+    feeds: Mapping[str, Feed]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.stages) < 2:
+            raise GraphError(
+                f"stack {self.name!r} has {len(self.stages)} stages, wanted two or more"
+            )
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            _check_name(self.name, name, names, "stack")
+        for feed, source in self.feeds.items():
+            if source.stage not in names[:-1]:
+                raise GraphError(
+                    f"feed {feed!r} of stack {self.name!r} comes from {source.stage!r}, wanted a "
+                    "stage before the last",
+                    hint="these are " + ", ".join(names[:-1]),
+                )
+
+
+Tree: TypeAlias = Leaf | Ensemble | Stack
+
+
+def parts_of(tree: Ensemble | Stack) -> tuple[Tree, ...]:
+    """The models below: stages, or members and, last, their gate."""
+    if isinstance(tree, Stack):
+        return tree.stages
+    gates = () if tree.gate is None else (tree.gate.model,)
+    return (*tree.members, *gates)
 
 
 def _check_gate(ensemble: Ensemble, gate: Gate) -> None:
@@ -157,15 +221,15 @@ def _check_gate(ensemble: Ensemble, gate: Gate) -> None:
         )
 
 
-def _check_name(ensemble: str, name: str, names: list[str]) -> None:
+def _check_name(tree: str, name: str, names: list[str], kind: str = "ensemble") -> None:
     if not _NAME.match(name) or name == _RESERVED:
         raise GraphError(
-            f"ensemble {ensemble!r} has a member named {name!r}, which cannot prefix names",
+            f"{kind} {tree!r} has a member named {name!r}, which cannot prefix names",
             hint=f"use letters, digits, '_', '.' and '-', and not {_RESERVED!r}",
         )
     if names.count(name) > 1:
         raise GraphError(
-            f"ensemble {ensemble!r} has {names.count(name)} members named {name!r}",
+            f"{kind} {tree!r} has {names.count(name)} members named {name!r}",
             hint="names of members must differ, they become prefixes in the graph",
         )
 

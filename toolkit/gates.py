@@ -1,16 +1,33 @@
-"""Gates that need no code of one's own: small modules that ``toolkit fit-gate`` trains.
+"""Gates and a combiner that need no code of one's own: ``toolkit fit-gate`` trains them.
 
 A recipe names them as factories, ``toolkit.gates:features`` and so on, without ``--allow-code``.
-Each starts at the constant weights that were fitted to the same data, and gives scores whose
-softmax (or softplus) are the weights.
+A gate starts at the constant weights that were fitted to the same data, and gives scores whose
+softmax (or softplus) are the weights. The combiner is the last stage of a stack.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
+
 import torch
 from torch import nn
 
-__all__ = ["Features", "LastToken", "Tokens", "features", "last_token", "tokens"]
+from toolkit.errors import RecipeError
+
+__all__ = [
+    "Combiner",
+    "Features",
+    "LastToken",
+    "Tokens",
+    "combiner",
+    "features",
+    "last_token",
+    "tokens",
+]
+
+# Below it a member's log probability says no more: a class it excludes has -inf.
+_LEAST_LOG = -100.0
 
 
 class _Gate(nn.Module):
@@ -83,3 +100,61 @@ def tokens(vocabulary: int, members: int, width: int = 32) -> Tokens:
 def last_token(vocabulary: int, members: int, width: int = 32) -> LastToken:
     """A gate for texts that are decoded with a cache: the weights depend on the last token."""
     return LastToken(vocabulary, members, width)
+
+
+class Combiner(nn.Module):
+    """Logits [..., classes] from members' logits: stacked generalisation (Wolpert 1992).
+
+    Multinomial logistic regression on the members' log probabilities, as they stand side by side;
+    with ``hidden`` units a layer beside it sees the same. It starts at the uniform product of the
+    members, which a fit then changes. Log probabilities are taken relative to 1 / classes: a member
+    that knows nothing says 0, and steps of the fit do not move all logits at once.
+    """
+
+    def __init__(self, members: int, classes: int, hidden: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(members * classes, classes)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.eye(classes).repeat(1, members) / members)
+            self.head.bias.zero_()
+        self.body = self.tail = None
+        if hidden:
+            self.body = nn.Linear(members * classes, hidden)
+            self.tail = nn.Linear(hidden, classes, bias=False)
+            nn.init.zeros_(self.tail.weight)
+
+    def combined(self, members: list[torch.Tensor]) -> torch.Tensor:
+        """``members`` each [..., classes]: logits, or log probabilities."""
+        logs = [torch.log_softmax(one, -1).clamp(min=_LEAST_LOG) for one in members]
+        said = torch.cat(logs, -1) + math.log(self.head.out_features)
+        logits: torch.Tensor = self.head(said)
+        if self.body is not None and self.tail is not None:
+            logits = logits + self.tail(torch.tanh(self.body(said)))
+        return logits
+
+
+def combiner(logits: str, classes: int, hidden: int = 0) -> Combiner:
+    """A combiner whose inputs have the names in ``logits``, with commas between them.
+
+    Raises:
+        RecipeError: If the names cannot be those of parameters.
+    """
+    names = [name.strip() for name in logits.split(",")]
+    for name in names:
+        if not name.isidentifier() or name == "self" or names.count(name) > 1:
+            raise RecipeError(
+                f"the combiner's logits are {logits!r}, and {name!r} is no name of an input",
+                hint="kwargs: {logits: 'a_logits, b_logits', classes: 10}; each once, of letters, "
+                "digits and '_'",
+            )
+
+    def forward(self: Combiner, **given: torch.Tensor) -> torch.Tensor:
+        return self.combined([given[name] for name in names])
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    taken = [inspect.Parameter(name, kind) for name in ("self", *names)]
+    # A recipe joins inputs with parameters by name, so each combiner says its own.
+    forward.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
+    named = type("Combiner", (Combiner,), {"forward": forward, "__module__": __name__})
+    made: Combiner = named(len(names), classes, hidden)
+    return made

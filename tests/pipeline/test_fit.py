@@ -221,3 +221,33 @@ def test_texts_give_every_position_its_weights(writers, monkeypatch, capsys, cas
     assert state["embedding.weight"].shape == (97, 4)
     outcome = export_recipe(load_recipe(writers / "recipe.yaml"), writers, writers / "out")
     outcome.report.raise_if_failed()
+
+
+COMBINED = """
+model:
+  stack:
+    stages:
+      - {checkpoint: llama}
+      - {checkpoint: gpt2}
+      - factory: "toolkit.gates:combiner"
+        weights: combiner.safetensors
+        kwargs: {logits: "one, other", classes: 97}
+    feeds:
+      one: {output: llama/logits, type: "float32[batch, sequence, 97]"}
+      other: {output: gpt2/logits, type: "float32[batch, sequence, 97]"}
+shapes: {batch: [1, 2, 4], sequence: [1, 8, 16]}
+parity: {cases: 2}
+"""
+
+
+def test_a_combiner_learns_from_texts_what_its_stages_do_not_know(writers, monkeypatch, capsys):
+    monkeypatch.chdir(writers)
+    write_recipe(writers, COMBINED)
+    found = fit(
+        capsys, "--data", "text.txt", "--window", "16", "--batch", "4", "--epochs", "5", "--json"
+    )
+    rows = {row["name"]: row["validation"] for row in json.loads(found.out)["rows"]}
+    assert list(rows) == ["llama", "gpt2", "uniform mixture", "combiner"]
+    assert rows["combiner"]["nll"] < rows["llama"]["nll"] - 1
+    outcome = export_recipe(load_recipe(writers / "recipe.yaml"), writers, writers / "stacked")
+    outcome.report.raise_if_failed()

@@ -10,11 +10,11 @@ from tests.recipe.text import DIGITS, read, refused
 MISTAKES = {
     "no model": ("seed: 1", "r.yaml:1: model: required key is missing", ""),
     "no kind": (
-        "model: {task: auto}",
+        "model: {cache: true}",
         (
-            "r.yaml:1: model: found a mapping with 'task', wanted exactly one of checkpoint, "
+            "r.yaml:1: model: found a mapping with 'cache', wanted exactly one of checkpoint, "
             "factory, "
-            "onnx, merge, soup, ensemble"
+            "onnx, merge, soup, ensemble, stack"
         ),
         "",
     ),
@@ -384,6 +384,53 @@ def test_an_inner_ensemble_gives_what_the_outer_combines():
         "r.yaml:7: model.ensemble.members[0].ensemble.space: found 'probabilities' inside an "
         "ensemble of 'logits', wanted the same"
     )
+
+
+STACK_MISTAKES = {
+    "one stage": (
+        "{stages: [{onnx: a}], feeds: {x: {output: a/y, type: 'float32[3]'}}}",
+        "r.yaml:1: model.stack.stages: found 1, wanted two or more",
+    ),
+    "no feeds": (
+        "{stages: [{onnx: a}, {onnx: b}], feeds: {}}",
+        "r.yaml:1: model.stack.feeds: found an empty mapping, wanted at least one feed",
+    ),
+    "no output of a stage": (
+        "{stages: [{onnx: a}, {onnx: b}], feeds: {x: {output: logits, type: 'float32[3]'}}}",
+        "r.yaml:1: model.stack.feeds.x.output: found 'logits', wanted stage/output",
+    ),
+    "no type": (
+        "{stages: [{onnx: a}, {onnx: b}], feeds: {x: {output: a/y}}}",
+        "r.yaml:1: model.stack.feeds.x.type: required key is missing",
+    ),
+    "a first factory without inputs": (
+        (
+            "{stages: [{factory: 'a:b', weights: w.safetensors}, {onnx: b}], "
+            "feeds: {x: {output: b/y, type: 'float32[3]'}}}"
+        ),
+        (
+            "r.yaml:1: inputs: required key is missing: model.stack.stages[0] is a factory, whose "
+            "inputs only the recipe can name"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", STACK_MISTAKES)
+def test_a_mistake_in_a_stack_is_told_where_it_is(mistake):
+    text, message = STACK_MISTAKES[mistake]
+    assert refused(f"model: {{stack: {text}}}").message == message
+
+
+def test_a_fed_factory_needs_no_inputs_and_stages_count_as_levels():
+    fed = "{factory: 'a:b', weights: w.safetensors}"
+    feeds = "feeds: {x: {output: a/y, type: 'float32[3]'}}"
+    text = f"{{stack: {{stages: [{{onnx: a.onnx}}, {fed}], {feeds}}}}}"
+    assert [model.name for _, model in read(f"model: {text}").models()] == ["stack", "a", "b"]
+    deep = text
+    for _ in range(15):
+        deep = f"{{stack: {{stages: [{{onnx: a.onnx}}, {deep}], {feeds}}}}}"
+    assert "models are nested deeper than 16 levels" in refused(f"model: {deep}").message
 
 
 def nested(levels: int) -> str:

@@ -16,7 +16,8 @@ __all__ = ["fit_gate_command"]
 
 def fit_gate_command(
     recipe: Annotated[
-        Path, typer.Argument(help="A recipe whose model is an ensemble.", metavar="RECIPE")
+        Path,
+        typer.Argument(help="A recipe whose model is an ensemble or a stack.", metavar="RECIPE"),
     ],
     data: Annotated[
         Path,
@@ -27,7 +28,7 @@ def fit_gate_command(
         typer.Option(
             "-o",
             "--out",
-            help="Where the gate's weights go [default: the file the recipe names]; with "
+            help="Where the trained weights go [default: the file the recipe names]; with "
             "--constant, a YAML file with the weights.",
         ),
     ] = None,
@@ -42,7 +43,7 @@ def fit_gate_command(
         float, typer.Option(help="Share of the examples that judge and are not fitted.")
     ] = 0.2,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the data.")] = 200,
-    rate: Annotated[float, typer.Option(min=1e-8, help="Learning rate of a gate.")] = 1e-2,
+    rate: Annotated[float, typer.Option(min=1e-8, help="Learning rate of Adam.")] = 1e-2,
     batch: Annotated[int, typer.Option(min=1, help="Examples in a batch.")] = 64,
     window: Annotated[int, typer.Option(min=2, help="Most tokens of a text at a time.")] = 256,
     allow_code: Annotated[
@@ -54,10 +55,11 @@ def fit_gate_command(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Fit the weights or the gate of an ensemble to held-out data; members stay as they are.
+    """Fit weights, a gate, or a stack's last stage to held-out data; members stay as they are.
 
     The table shows every member, uniform weights, the best constant weights and the gate, on the
-    examples that were fitted and on those that were kept for validation.
+    examples that were fitted and on those that were kept for validation. Of a stack it shows the
+    stages that give a distribution, their uniform mixture, and the last stage: the combiner.
     """
     from toolkit.recipe import load_recipe
 
@@ -118,11 +120,16 @@ def _tables(found: FitReport) -> list[Any]:
     lines: list[Any] = [table(title, columns, rows, right=3)]
     if found.fit is None:
         return [*lines, _weights_line(found).replace("[", "\\[")]
+    passes = f"{found.fit.epoch} of {found.fit.epochs} passes"
     lines.append(
-        f"{found.out}: the gate after {found.fit.epoch} of {found.fit.epochs} passes, the best on "
-        "the validation split"
+        f"{found.out}: the {found.trained} after {passes}, the best on the validation split"
     )
-    if found.worse:
+    if found.worse and found.rival is not None and not found.weights:
+        lines.append(
+            "[yellow]the combiner is WORSE than "
+            f"{found.rival.name} on the validation split[/yellow]: use that, or more data"
+        )
+    elif found.worse:
         lines.append(
             "[yellow]the gate is WORSE than constant weights on the validation split[/yellow]: use "
             + _weights_line(found).replace("[", "\\[")

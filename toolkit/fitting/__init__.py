@@ -5,6 +5,7 @@ constant weights (``constants``) or the parameters of a gate (``training``), by 
 the labels under the combined distribution (``rows``).
 """
 
+from toolkit.fitting.combiner import Trainee, fit_combiner, judge, said
 from toolkit.fitting.constants import fit_constants
 from toolkit.fitting.examples import Batch, Split, labelled_examples, text_examples
 from toolkit.fitting.outputs import OutputCache, label_log_probabilities, whole
@@ -19,13 +20,17 @@ __all__ = [
     "Rows",
     "Score",
     "Split",
+    "Trainee",
     "TrainingOptions",
+    "fit_combiner",
     "fit_constants",
     "fit_gate",
     "gate_scores",
     "gather",
+    "judge",
     "label_log_probabilities",
     "labelled_examples",
+    "said",
     "score",
     "text_examples",
     "whole",

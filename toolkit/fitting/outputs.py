@@ -120,6 +120,8 @@ class OutputCache:
     ) -> list[_Array]:
         """What ``runner`` says about each batch, memory-mapped; it is entered only if not known.
 
+        Writing to the arrays changes no file.
+
         Args:
             key: Stands for everything the result depends on; a file name.
             label: What progress calls the member.
@@ -144,6 +146,6 @@ class OutputCache:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
         return [
-            np.load(place / f"{number}.npy", mmap_mode="r", allow_pickle=False)
+            np.load(place / f"{number}.npy", mmap_mode="c", allow_pickle=False)
             for number in range(len(batches))
         ]

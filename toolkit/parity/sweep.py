@@ -1,4 +1,4 @@
-"""Runs a model over many inputs, an ensemble member by member.
+"""Runs a model over many inputs, an ensemble member by member, a stack stage by stage.
 
 A reference in float64 takes twice its weights; with one member in memory at a time an ensemble
 takes no more than its largest member, and the members' outputs wait where the reference's do.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from toolkit.parity.store import OutputStore
-from toolkit.runtime import EnsembleRunner, Renamed
+from toolkit.runtime import EnsembleRunner, Renamed, StackRunner
 from toolkit.runtime.base import Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import picked
 
@@ -24,7 +24,8 @@ def sweep(
     Args:
         runner: Not entered.
         feeds: Called once for every model in the tree.
-        memory_bytes: Of the members' outputs each ensemble keeps in memory; the rest is on disk.
+        memory_bytes: Of the outputs below it that each ensemble and each stack keeps in memory;
+            the rest is on disk.
     """
     if isinstance(runner, Renamed):
         renamed = [lambda make=make: runner.own(make()) for make in feeds]
@@ -32,6 +33,8 @@ def sweep(
             yield runner.shared(found)
     elif isinstance(runner, EnsembleRunner):
         yield from _members(runner, feeds, memory_bytes)
+    elif isinstance(runner, StackRunner):
+        yield from _stages(runner, feeds, memory_bytes)
     else:
         with runner as run:
             for make in feeds:
@@ -56,3 +59,26 @@ def _members(
                     for place, kept in enumerate(names)
                 ]
             )
+
+
+def _stages(
+    stack: StackRunner, feeds: Sequence[Callable[[], Feeds]], memory_bytes: int
+) -> Iterator[Outputs]:
+    with OutputStore(memory_bytes) as store:
+        names: list[set[str]] = [set() for _ in feeds]
+
+        def passed(index: int) -> Outputs:
+            return {name: store[index, name] for name in names[index]}
+
+        given = [
+            lambda index=index, make=make: {**make(), **passed(index)}
+            for index, make in enumerate(feeds)
+        ]
+        *early, last = stack.stages
+        for place, runner in enumerate(early):
+            for index, found in enumerate(sweep(runner, given, memory_bytes)):
+                for name, array in stack.passed(place, found).items():
+                    store[index, name] = array
+                    names[index].add(name)
+        for index, found in enumerate(sweep(last, given, memory_bytes)):
+            yield stack.result(found, passed(index))

@@ -3,7 +3,8 @@
 from toolkit.pipeline.bisect import Bisection, bisect_passes
 from toolkit.pipeline.explain import explain_bundle
 from toolkit.pipeline.export import Outcome, export_recipe, publish_path
-from toolkit.pipeline.fit import FitOptions, fit_recipe
+from toolkit.pipeline.fit import fit_recipe
+from toolkit.pipeline.fit_parts import FitOptions
 from toolkit.pipeline.fit_report import FitReport
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle

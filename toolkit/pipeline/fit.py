@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from toolkit.bundle import hash_file
 from toolkit.errors import RecipeError
 from toolkit.fitting import (
     GateFit,
@@ -28,36 +26,17 @@ from toolkit.fitting import (
     whole,
 )
 from toolkit.pipeline.fit_data import Data, read_data
+from toolkit.pipeline.fit_parts import FitOptions, described, output_key, write_weights
 from toolkit.pipeline.fit_report import FitReport, FitRow
-from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Plan, make_plan
+from toolkit.pipeline.fit_stack import fit_stack
+from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Node, Plan, StackPlan, make_plan
 from toolkit.pipeline.reference import part_runner
 from toolkit.progress import Progress, silent
 from toolkit.recipe import Recipe
 from toolkit.runtime import GateRule, log_weights
 from toolkit.sources import FactorySource
 
-__all__ = ["FitOptions", "fit_recipe"]
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How weights are fitted.
-
-    Attributes:
-        constant: Fit constant weights only.
-        share: Of the examples, for validation.
-        batch: Examples in a batch.
-        window: Most tokens of a text at a time.
-        cache: Folder in which the members' outputs are kept for the next time.
-        training: Of a gate; its seed is the recipe's.
-    """
-
-    constant: bool = False
-    share: float = 0.2
-    batch: int = 64
-    window: int = 256
-    cache: Path | None = None
-    training: TrainingOptions = field(default_factory=TrainingOptions)
+__all__ = ["fit_recipe"]
 
 
 def fit_recipe(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
@@ -68,16 +47,19 @@ def fit_recipe(  # noqa: PLR0913, PLR0917  (each is a different thing, and all a
     options: FitOptions | None = None,
     progress: Progress = silent,
 ) -> FitReport:
-    """Fit the weights of the recipe's outermost ensemble, members frozen.
+    """Fit the weights of the recipe's outermost ensemble, or the last stage of its stack.
+
+    What stands below stays as it is.
 
     Constants are fitted in any case, and a gate is held against them. Unless ``constant`` is asked
     for, the gate that the recipe names is trained from its factory and written as safetensors.
 
     Args:
-        recipe: Its model is an ensemble of distributions; the gate is a factory.
+        recipe: Its model is an ensemble of distributions, or a stack; the gate or the last stage
+            is a factory.
         folder: What its paths are read against.
         data: Labelled arrays (``.npz``, ``.safetensors``) or text (``.txt``, ``.jsonl``).
-        out: The gate's file; the one that the recipe names if None.
+        out: The file of what is trained; the one that the recipe names if None.
         options: How.
         progress: Told of every member's batches and of every pass of the training.
 
@@ -87,6 +69,8 @@ def fit_recipe(  # noqa: PLR0913, PLR0917  (each is a different thing, and all a
     """
     options = options or FitOptions()
     plan = make_plan(recipe, folder)
+    if isinstance(plan.root, StackPlan):
+        return fit_stack(plan, plan.root, data, out, options, progress)
     objective = _objective(plan.root)
     assert isinstance(plan.root, EnsemblePlan)
     gate = None if options.constant else _trainable(plan.root)
@@ -101,7 +85,7 @@ def fit_recipe(  # noqa: PLR0913, PLR0917  (each is a different thing, and all a
         training = replace(options.training, seed=recipe.seed)
         module, fit, more = fitting.gate(gate, constants, training, progress)
         target = out or gate.source.weights
-        _write(module, target)
+        write_weights(module, target)
         return replace(report, rows=(*judged, *more), out=target, fit=fit)
 
 
@@ -165,7 +149,7 @@ class _Trainable:
     place: int
 
 
-def _objective(root: LeafPlan | EnsemblePlan) -> Objective:
+def _objective(root: Node) -> Objective:
     if not isinstance(root, EnsemblePlan):
         raise RecipeError(
             f"the model {root.name!r} is no ensemble, so it has no weights to fit",
@@ -214,7 +198,7 @@ def _rows(  # noqa: PLR0913, PLR0917
     labels: list[list[Any]] = []
     outputs: list[list[Any]] = []
     for member in root.members:
-        key = _key(plan, member, data, options, root.output, full=full)
+        key = output_key(plan, data, options, root.output, full, described(member))
         found = cache.outputs(
             key, member.name, part_runner(member), root.output, split.batches,
             whole if full else keep_label, progress,
@@ -228,35 +212,6 @@ def _rows(  # noqa: PLR0913, PLR0917
     return every[: len(split.fitted)], every[len(split.fitted) :]
 
 
-def _key(  # noqa: PLR0913
-    plan: Plan,
-    member: LeafPlan | EnsemblePlan,
-    data: Data,
-    options: FitOptions,
-    output: str,
-    *,
-    full: bool,
-) -> str:
-    digest = hashlib.sha256()
-    sizes = (options.share, options.batch, options.window, plan.recipe.seed, output, full)
-    for part in (data.digest, repr(sizes), repr(plan.inputs), _described(member)):
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:32]
-
-
-def _described(part: LeafPlan | EnsemblePlan) -> str:
-    """Everything a member's output depends on."""
-    if isinstance(part, LeafPlan):
-        files = [(path.name, hash_file(path).sha256) for path in part.files]
-        origin = part.origin
-        kwargs = dict(origin.kwargs) if isinstance(origin, FactorySource) else {}
-        target = origin.target if isinstance(origin, FactorySource) else ""
-        return repr((files, dict(part.rename), target, kwargs, part.outputs))
-    rule = None if part.gate is None else part.gate.rule
-    how = (part.combine, part.space, part.weights, part.output, dict(part.rename), rule)
-    return repr((how, [_described(below) for below in part.parts]))
-
-
 def _constant(weights: torch.Tensor) -> Callable[[Rows], torch.Tensor]:
     return lambda rows: weights.double().log().expand(len(rows.labels), len(weights))
 
@@ -268,17 +223,3 @@ def _start(module: nn.Module, constants: torch.Tensor, rule: GateRule) -> None:
     if begin is not None:
         least = constants.clamp(min=1e-6)
         begin((least.log() if rule.activation == "softmax" else least.expm1().log()).float())
-
-
-def _write(module: nn.Module, target: Path) -> None:
-    from safetensors.torch import save_file  # noqa: PLC0415  (only what writes weights needs it)
-
-    inner = module.get_submodule("module")
-    state = {name: tensor.detach().clone() for name, tensor in inner.state_dict().items()}
-    part = target.with_name(f".{target.name}.part")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, part)
-        part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise RecipeError(f"cannot write {target}: {error.strerror or error}") from error

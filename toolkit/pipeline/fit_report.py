@@ -25,9 +25,10 @@ class FitReport:
     """What was fitted.
 
     Attributes:
-        rows: Every member, uniform weights, the fitted constants, and the gate.
-        weights: The constants, in the members' order.
-        out: The gate's weight file, if a gate was trained.
+        rows: Every member, uniform weights, the fitted constants, and the gate; or every stage
+            that gives a distribution, their uniform mixture, and the combiner.
+        weights: The constants, in the members' order; none for a stack.
+        out: The weight file of what was trained, if anything was.
         fit: How its training went.
         text: Whether the labels are the next tokens of texts.
     """
@@ -39,10 +40,23 @@ class FitReport:
     text: bool = False
 
     @property
+    def trained(self) -> str:
+        """What was trained: the gate or the combiner."""
+        return "gate" if self.weights else "combiner"
+
+    @property
+    def rival(self) -> FitRow | None:
+        """What the gate must beat, constant weights; or the combiner: the best that is no fit."""
+        if self.weights:
+            return next(row for row in self.rows if row.name == "constant weights")
+        return min(self.rows[:-1], key=lambda row: row.validation.nll, default=None)
+
+    @property
     def worse(self) -> bool:
-        """Whether the gate validates worse than constant weights."""
-        found = {row.name: row.validation.nll for row in self.rows}
-        return self.fit is not None and found["gate"] > found["constant weights"]
+        """Whether what was trained validates worse than its rival."""
+        if self.fit is None or self.rival is None:
+            return False
+        return self.rows[-1].validation.nll > self.rival.validation.nll
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -50,13 +64,16 @@ class FitReport:
             {"name": row.name, "fitted": _json(row.fitted), "validation": _json(row.validation)}
             for row in self.rows
         ]
-        gate = None
+        made = None
         if self.fit is not None:
-            gate = {"out": str(self.out), "epoch": self.fit.epoch, "epochs": self.fit.epochs}
+            made = {"out": str(self.out), "epoch": self.fit.epoch, "epochs": self.fit.epochs}
+        if not self.weights:
+            best = None if self.rival is None else self.rival.name
+            return {"rows": rows, "combiner": made, "rival": best, "worse_than_rival": self.worse}
         return {
             "rows": rows,
             "weights": list(self.weights),
-            "gate": gate,
+            "gate": made,
             "worse_than_constants": self.worse,
         }
 

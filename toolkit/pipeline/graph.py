@@ -8,7 +8,7 @@ from pathlib import Path
 import graphs
 from toolkit.artifacts import OnnxModel
 from toolkit.export import ExportOptions, export_source
-from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress
 
 __all__ = ["asked_passes", "export_leaves", "fuse_leaves"]
@@ -88,9 +88,7 @@ def _export(
     return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx", seen).path
 
 
-def _tree(
-    node: LeafPlan | EnsemblePlan, prefix: str, exported: Mapping[str, Path]
-) -> graphs.Leaf | graphs.Ensemble:
+def _tree(node: Node, prefix: str, exported: Mapping[str, Path]) -> graphs.Tree:
     """The plan as ``graphs`` wants it, with files for sources."""
     if isinstance(node, LeafPlan):
         said = node.translation
@@ -100,9 +98,12 @@ def _tree(
         file = exported[prefix + node.name]
         return graphs.Leaf(node.name, file, node.rename, node.caches, tables)
     parts = [
-        _tree(m, f"{prefix}{m.name}/" if isinstance(m, EnsemblePlan) else prefix, exported)
+        _tree(m, f"{prefix}{m.name}/" if not isinstance(m, LeafPlan) else prefix, exported)
         for m in node.parts
     ]
+    if isinstance(node, StackPlan):
+        feeds = {name: graphs.Feed(feed.stage, feed.output) for name, feed in node.feeds.items()}
+        return graphs.Stack(node.name, tuple(parts), feeds, node.rename)
     how = graphs.Combination(node.combine, node.space, node.weights, node.output)
     gate = None
     if node.gate is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolkit.artifacts import OnnxModel
-from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
 from toolkit.report import Member
 
 __all__ = ["lineage"]
@@ -16,9 +16,12 @@ def lineage(plan: Plan) -> Member:
     return _member(plan.root, None)
 
 
-def _member(node: LeafPlan | EnsemblePlan, weight: float | None, role: str = "") -> Member:
+def _member(node: Node, weight: float | None, role: str = "") -> Member:
     if isinstance(node, LeafPlan):
         return Member(node.name, role + _origin(node), weight)
+    if isinstance(node, StackPlan):
+        stages = tuple(_member(stage, None, _fed(node, stage)) for stage in node.stages)
+        return Member(node.name, f"{role}stack of {len(stages)} stages", weight, stages)
     detail = f"{_WORDS[node.combine]} ensemble on {node.space}, output {node.output}"
     if node.gate is None:
         members = zip(node.members, node.weights, strict=True)
@@ -29,6 +32,12 @@ def _member(node: LeafPlan | EnsemblePlan, weight: float | None, role: str = "")
     below = [_member(member, None) for member in node.members]
     below.append(_member(node.gate.model, None, how + ": "))
     return Member(node.name, role + detail, weight, tuple(below))
+
+
+def _fed(stack: StackPlan, stage: Node) -> str:
+    """What a stage is fed, before what it is."""
+    found = [f"{feed.stage}/{feed.output}" for feed in stack.fed(stage).values()]
+    return f"fed {', '.join(found)}: " if found else ""
 
 
 def _origin(leaf: LeafPlan) -> str:

@@ -11,7 +11,7 @@ from toolkit.errors import RecipeError
 from toolkit.sources import HuggingFaceSource
 
 if TYPE_CHECKING:
-    from toolkit.pipeline.plan import LeafPlan
+    from toolkit.pipeline.nodes import LeafPlan
 
 __all__ = ["all_or_none", "own_caches"]
 

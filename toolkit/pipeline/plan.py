@@ -6,14 +6,12 @@ seconds, not an export.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
-from toolkit.caches import PRESENT
-from toolkit.checkpoint import Checkpoint, open_checkpoint
+from toolkit.caches import PAST, PRESENT
 from toolkit.errors import RecipeError
 from toolkit.export import adopt_onnx
 from toolkit.pipeline.interface import (
@@ -23,9 +21,18 @@ from toolkit.pipeline.interface import (
     resolve_shapes,
 )
 from toolkit.pipeline.merged import merged_source
+from toolkit.pipeline.nodes import (
+    EnsemblePlan,
+    GatePlan,
+    LeafPlan,
+    Node,
+    each_leaf,
+    walk_leaves,
+)
 from toolkit.pipeline.own_caches import all_or_none, own_caches
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
+from toolkit.pipeline.stacks import FeedPlan, StackPlan, check_dimensions, check_feeds
 from toolkit.pipeline.vocabulary import Reader, translations
 from toolkit.recipe import (
     BUILT_IN_FACTORIES,
@@ -38,100 +45,22 @@ from toolkit.recipe import (
     OnnxFile,
     Recipe,
     SoupModel,
+    StackModel,
 )
-from toolkit.runtime import GateRule, Translation
+from toolkit.runtime import GateRule
 from toolkit.sources import FactorySource, HuggingFaceSource, Source
 
-__all__ = ["EnsemblePlan", "GatePlan", "LeafPlan", "Plan", "make_plan", "soup_members"]
-
-
-@dataclass(frozen=True)
-class LeafPlan:
-    """One model: a PyTorch source, or an ONNX file made elsewhere.
-
-    A gate, or part of one, stays in float32 where members are in half precision: it decides
-    between them, and takes a small part of the time.
-
-    ``caches`` are outputs that a member of an ensemble keeps for itself: from its own names to
-    those in the fused graph. Its ``rename`` names the inputs they continue in the same way.
-    """
-
-    name: str
-    origin: Source | OnnxModel
-    rename: Mapping[str, str] = field(default_factory=dict)
-    gates: bool = False
-    caches: Mapping[str, str] = field(default_factory=dict)
-    translation: Translation | None = None
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """Its inputs under its own names; token ids are those of the ensemble."""
-        said = self.translation
-        if said is None:
-            return self.origin.inputs
-        own = self.origin.inputs
-        return tuple(replace(s, high=len(said.reads)) if s.name == said.ids else s for s in own)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Its outputs' names."""
-        if isinstance(self.origin, OnnxModel):
-            return tuple(spec.name for spec in self.origin.outputs)
-        return self.origin.outputs
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What it is made from."""
-        if not isinstance(self.origin, OnnxModel):
-            return self.origin.files
-        data = self.origin.path.with_name(self.origin.path.name + ".data")
-        return (self.origin.path, data) if data.is_file() else (self.origin.path,)
-
-    def checkpoint(self) -> Checkpoint | None:
-        """Its weights, where they are a checkpoint."""
-        if isinstance(self.origin, HuggingFaceSource):
-            return open_checkpoint(self.origin.folder)
-        if isinstance(self.origin, FactorySource):
-            return open_checkpoint(self.origin.weights)
-        return None
-
-
-@dataclass(frozen=True)
-class GatePlan:
-    """A model whose scores give the weights, and how; see ``GateRule``."""
-
-    model: LeafPlan | EnsemblePlan
-    rule: GateRule
-
-
-@dataclass(frozen=True)
-class EnsemblePlan:
-    """Members whose ``output`` is interpolated, with constant weights or by a gate."""
-
-    name: str
-    members: tuple[LeafPlan | EnsemblePlan, ...]
-    weights: tuple[float, ...]
-    combine: Literal["linear", "log_linear"]
-    space: Literal["logits", "probabilities", "values"]
-    output: str
-    rename: Mapping[str, str] = field(default_factory=dict)
-    gate: GatePlan | None = None
-
-    @property
-    def parts(self) -> tuple[LeafPlan | EnsemblePlan, ...]:
-        """The models below it: members and, last, the gate."""
-        return (*self.members, *(() if self.gate is None else (self.gate.model,)))
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The union of its members' and its gate's inputs, under the ensemble's names."""
-        return join_inputs((part.name, part.inputs, part.rename) for part in self.parts)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The interpolated output, then the caches of every member."""
-        caches = (name for _, leaf in _leaves("", self) for name in leaf.caches.values())
-        return (self.output, *caches)
+__all__ = [
+    "EnsemblePlan",
+    "FeedPlan",
+    "GatePlan",
+    "LeafPlan",
+    "Node",
+    "Plan",
+    "StackPlan",
+    "make_plan",
+    "soup_members",
+]
 
 
 @dataclass(frozen=True)
@@ -148,13 +77,13 @@ class Plan:
 
     recipe: Recipe
     folder: Path
-    root: LeafPlan | EnsemblePlan
+    root: Node
     inputs: tuple[TensorSpec, ...]
     shapes: Shapes
 
     def leaves(self) -> Iterator[tuple[str, LeafPlan]]:
         """Every model with its path in the ensemble, in recipe order."""
-        yield from _leaves("", self.root)
+        yield from walk_leaves("", self.root)
 
 
 def make_plan(recipe: Recipe, folder: Path) -> Plan:
@@ -168,19 +97,20 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     """
     root = _resolve(recipe.model, recipe, folder)
     _check_precision(recipe, root)
-    all_or_none(_leaves("", root))
-    root = _each_leaf((), root, own_caches)
+    all_or_none(walk_leaves("", root))
+    root = each_leaf((), root, own_caches)
     said = translations(list(_readers((), root, ())))
-    root = _each_leaf((), root, lambda path, leaf: replace(leaf, translation=said.get(path)))
+    root = each_leaf((), root, lambda path, leaf: replace(leaf, translation=said.get(path)))
     inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
-    sources = [leaf.origin for _, leaf in _leaves("", root)]
+    check_dimensions(_feeds(root), inputs)
+    sources = [leaf.origin for _, leaf in walk_leaves("", root)]
     shapes = resolve_shapes(inputs, recipe.shapes, sources)
     return Plan(recipe, folder, root, inputs, shapes)
 
 
-def _check_precision(recipe: Recipe, root: LeafPlan | EnsemblePlan) -> None:
+def _check_precision(recipe: Recipe, root: Node) -> None:
     """A graph that a pass lowers is held against PyTorch in half precision."""
-    foreign = [name for name, leaf in _leaves("", root) if isinstance(leaf.origin, OnnxModel)]
+    foreign = [name for name, leaf in walk_leaves("", root) if isinstance(leaf.origin, OnnxModel)]
     if recipe.export.mixed and foreign:
         raise RecipeError(
             f"export.precision is {recipe.export.precision}, and {foreign[0]!r} is an ONNX file: "
@@ -189,29 +119,16 @@ def _check_precision(recipe: Recipe, root: LeafPlan | EnsemblePlan) -> None:
         )
 
 
-def _each_leaf(
-    path: tuple[str, ...],
-    node: LeafPlan | EnsemblePlan,
-    change: Callable[[tuple[str, ...], LeafPlan], LeafPlan],
-) -> LeafPlan | EnsemblePlan:
-    """The tree with every model changed; ``change`` is given its path, empty for the root."""
-    if isinstance(node, LeafPlan):
-        return change(path, node)
-    below = tuple(_each_leaf((*path, m.name), m, change) for m in node.members)
-    if node.gate is None:
-        return replace(node, members=below)
-    model = node.gate.model
-    gate = replace(node.gate, model=_each_leaf((*path, model.name), model, change))
-    return replace(node, members=below, gate=gate)
-
-
 def _readers(
-    path: tuple[str, ...], node: LeafPlan | EnsemblePlan, above: tuple[EnsemblePlan, ...]
+    path: tuple[str, ...], node: Node, above: tuple[EnsemblePlan, ...]
 ) -> Iterator[Reader]:
     """Every Hugging Face model that is a member, with the ensembles above it, outermost last."""
     if isinstance(node, EnsemblePlan):
         for member in node.members:
             yield from _readers((*path, member.name), member, (node, *above))
+    elif isinstance(node, StackPlan):
+        for stage in node.stages:
+            yield from _readers((*path, stage.name), stage, ())
     elif above and isinstance(node.origin, HuggingFaceSource):
         ids = "input_ids"
         for rename in (node.rename, *(ensemble.rename for ensemble in above)):
@@ -220,25 +137,33 @@ def _readers(
         yield Reader(path, node.name, node.origin, ids, vetoed)
 
 
-def _leaves(prefix: str, node: LeafPlan | EnsemblePlan) -> Iterator[tuple[str, LeafPlan]]:
-    if isinstance(node, LeafPlan):
-        yield prefix + node.name, node
-        return
-    for member in node.parts:
-        # the root's own name is no part of the graph's names
-        inner = f"{prefix}{member.name}/" if isinstance(member, EnsemblePlan) else prefix
-        yield from _leaves(inner, member)
+def _feeds(node: Node) -> Iterator[TensorSpec]:
+    if isinstance(node, StackPlan):
+        yield from (feed.spec for feed in node.feeds.values())
+    if not isinstance(node, LeafPlan):
+        for part in node.parts:
+            yield from _feeds(part)
 
 
 def _resolve(
-    model: Model, recipe: Recipe, folder: Path, seen: tuple[TensorSpec, ...] | None = None
-) -> LeafPlan | EnsemblePlan:
-    """Resolve a model; ``seen`` are the inputs that it may take, for a gate and what is in it."""
+    model: Model,
+    recipe: Recipe,
+    folder: Path,
+    seen: tuple[TensorSpec, ...] | None = None,
+    fed: tuple[TensorSpec, ...] = (),
+) -> Node:
+    """Resolve a model.
+
+    ``seen`` are the inputs that it may take, for a gate and what is in it; ``fed`` those that it
+    may take besides, in a stack.
+    """
     if isinstance(model, EnsembleModel):
-        return _resolve_ensemble(model, recipe, folder, seen)
+        return _resolve_ensemble(model, recipe, folder, seen, fed)
+    if isinstance(model, StackModel):
+        return _resolve_stack(model, recipe, folder, seen, fed)
     origin = _origin(model, recipe, folder)
-    if isinstance(origin, FactorySource) and seen is not None:
-        origin = replace(origin, available=seen)
+    if isinstance(origin, FactorySource):
+        origin = replace(origin, available=(*(origin.available if seen is None else seen), *fed))
     return LeafPlan(model.name, origin, model.rename, gates=seen is not None)
 
 
@@ -288,11 +213,45 @@ def _soup(model: SoupModel, recipe: Recipe, folder: Path) -> Source:
     return in_scratch(make)
 
 
+def _resolve_stack(
+    model: StackModel,
+    recipe: Recipe,
+    folder: Path,
+    seen: tuple[TensorSpec, ...] | None,
+    fed: tuple[TensorSpec, ...],
+) -> StackPlan:
+    feeds = {
+        name: FeedPlan(*feed.source, feed.spec(name)) for name, feed in model.stack.feeds.items()
+    }
+    stages: list[Node] = []
+    for stage in model.stack.stages:
+        known = {spec.name: spec for made in stages for spec in _under_shared_names(made)}
+        own = (*known.values(), *fed, *(feed.spec for feed in feeds.values()))
+        stages.append(_resolve(stage, recipe, folder, seen, own))
+    stack = StackPlan(model.name, tuple(stages), feeds, model.rename)
+    check_feeds(stack)
+    cached = [spec.name for spec in stack.inputs if spec.name.startswith(PAST)]
+    if cached:
+        raise RecipeError(
+            f"a stage of {model.name!r} has caches ({cached[0]}), and a stack has none",
+            hint="leave cache: true out: stages read whole sequences",
+        )
+    return stack
+
+
+def _under_shared_names(node: Node) -> Iterator[TensorSpec]:
+    yield from (replace(spec, name=node.rename.get(spec.name, spec.name)) for spec in node.inputs)
+
+
 def _resolve_ensemble(
-    model: EnsembleModel, recipe: Recipe, folder: Path, seen: tuple[TensorSpec, ...] | None
+    model: EnsembleModel,
+    recipe: Recipe,
+    folder: Path,
+    seen: tuple[TensorSpec, ...] | None,
+    fed: tuple[TensorSpec, ...],
 ) -> EnsemblePlan:
     spec = model.ensemble
-    members = tuple(_resolve(member, recipe, folder, seen) for member in spec.members)
+    members = tuple(_resolve(member, recipe, folder, seen, fed) for member in spec.members)
     outputs: Sequence[tuple[str, tuple[str, ...]]] = [
         (m.name, tuple(name for name in m.outputs if not name.startswith(PRESENT))) for m in members
     ]
@@ -304,15 +263,19 @@ def _resolve_ensemble(
         space=spec.space,
         output=resolve_output(model.name, outputs, spec.output),
         rename=model.rename,
-        gate=None if spec.gate is None else _gate(spec.gate, members, recipe, folder),
+        gate=None if spec.gate is None else _gate(spec.gate, members, recipe, folder, fed),
     )
 
 
 def _gate(
-    spec: GateSpec, members: Sequence[LeafPlan | EnsemblePlan], recipe: Recipe, folder: Path
+    spec: GateSpec,
+    members: Sequence[Node],
+    recipe: Recipe,
+    folder: Path,
+    fed: tuple[TensorSpec, ...],
 ) -> GatePlan:
     own = join_inputs((member.name, member.inputs, member.rename) for member in members)
-    seen = {given.name: given for given in (*recipe.input_specs(), *own)}
+    seen = {given.name: given for given in (*recipe.input_specs(), *fed, *own)}
     model = _resolve(spec.model, recipe, folder, tuple(seen.values()))
     output = resolve_scores(model.name, model.outputs, spec.output)
     return GatePlan(model, GateRule(output, spec.top_k, spec.activation))

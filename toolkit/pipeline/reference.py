@@ -1,4 +1,4 @@
-"""The recipe's meaning as a runner: PyTorch for every model, definitions for every ensemble."""
+"""The recipe's meaning as a runner: PyTorch for models, definitions for what joins them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from toolkit.artifacts import OnnxModel
 from toolkit.caches import PRESENT
 from toolkit.parity import OutputSpec
-from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Plan
+from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.runtime import (
     ChangedSource,
     EnsembleRunner,
@@ -22,14 +22,16 @@ from toolkit.runtime import (
     OrtRunner,
     Renamed,
     Runner,
+    StackRunner,
     TorchRunner,
     Translated,
     Weighted,
     jitter,
 )
-from toolkit.sources import HuggingFaceSource
+from toolkit.sources import FactorySource, HuggingFaceSource
 
 __all__ = [
+    "COMBINER",
     "available_memory",
     "baseline_runners",
     "narrowed_runner",
@@ -39,6 +41,8 @@ __all__ = [
     "reference_runner",
 ]
 
+# The factory of ours whose output is a distribution.
+COMBINER = "toolkit.gates:combiner"
 
 Change = Callable[[nn.Module], None]
 
@@ -112,7 +116,7 @@ def baseline_runners(plan: Plan, dtype: str, reference: str = "float64") -> tupl
     return tuple(_Making(dtype, change).runner(plan.root) for change in (*plain, *moved))
 
 
-def part_runner(part: LeafPlan | EnsemblePlan, dtype: str = "float32") -> Runner:
+def part_runner(part: Node, dtype: str = "float32") -> Runner:
     """A runner of one member of an ensemble, under the names that it shares with the others."""
     return _Making(dtype).runner(part)
 
@@ -133,9 +137,12 @@ class _Making:
     precision: str | None = None
     probed: bool = False
 
-    def runner(self, node: LeafPlan | EnsemblePlan) -> Runner:
+    def runner(self, node: Node) -> Runner:
         """The runner of a model under the names it shares with others."""
-        runner = self._ensemble(node) if isinstance(node, EnsemblePlan) else self._leaf(node)
+        if isinstance(node, LeafPlan):
+            runner = self._leaf(node)
+        else:
+            runner = self._stack(node) if isinstance(node, StackPlan) else self._ensemble(node)
         caches = node.caches if isinstance(node, LeafPlan) else {}
         return Renamed(runner, node.rename, caches) if node.rename or caches else runner
 
@@ -147,6 +154,11 @@ class _Making:
         ]
         gate = None if node.gate is None else self._gating(node.gate)
         return EnsembleRunner(members, node.combine, node.space, node.output, gate)
+
+    def _stack(self, node: StackPlan) -> Runner:
+        places = {stage.name: place for place, stage in enumerate(node.stages)}
+        feeds = {name: (places[feed.stage], feed.output) for name, feed in node.feeds.items()}
+        return StackRunner([self.runner(stage) for stage in node.stages], feeds)
 
     def _leaf(self, node: LeafPlan) -> Runner:
         if isinstance(node.origin, OnnxModel):
@@ -173,11 +185,16 @@ class _Making:
 def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:
     """What to compare, and which outputs are distributions."""
     root = plan.root
+    while isinstance(root, StackPlan):
+        root = root.stages[-1]
     if isinstance(root, EnsemblePlan):
         caches = (OutputSpec(name) for name in root.outputs if name != root.output)
         return (OutputSpec(root.output, root.space), *caches)
-    token_model = isinstance(root.origin, HuggingFaceSource)
+    origin = root.origin
+    classes = isinstance(origin, HuggingFaceSource) or (
+        isinstance(origin, FactorySource) and origin.target == COMBINER
+    )
     return tuple(
-        OutputSpec(name, "logits" if token_model and name == "logits" else "values")
+        OutputSpec(name, "logits" if classes and name == "logits" else "values")
         for name in root.outputs
     )

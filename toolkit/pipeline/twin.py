@@ -11,9 +11,17 @@ from typing import Any
 import graphs
 from toolkit.parity.explain import Twin
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
-from toolkit.pipeline.plan import EnsemblePlan, LeafPlan, Plan
+from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress, silent
-from toolkit.runtime import ProgramTrace, TracedEnsemble, TracedGate, TracedLeaf, TreeTrace
+from toolkit.runtime import (
+    ProgramTrace,
+    Traced,
+    TracedEnsemble,
+    TracedGate,
+    TracedLeaf,
+    TracedStack,
+    TreeTrace,
+)
 
 __all__ = ["fresh_twin"]
 
@@ -44,9 +52,7 @@ def fresh_twin(plan: Plan, progress: Progress = silent) -> Iterator[Twin]:
         yield Twin(graph, finished, truth, own)
 
 
-def _traced(
-    node: LeafPlan | EnsemblePlan, prefix: str, programs: Mapping[str, Any], *, lifted: bool
-) -> TracedLeaf | TracedEnsemble:
+def _traced(node: Node, prefix: str, programs: Mapping[str, Any], *, lifted: bool) -> Traced:
     inputs = tuple(spec.name for spec in node.inputs)
     if isinstance(node, LeafPlan):
         program = programs.get(prefix + node.name)
@@ -55,12 +61,16 @@ def _traced(
     parts = [
         _traced(
             member,
-            f"{prefix}{member.name}/" if isinstance(member, EnsemblePlan) else prefix,
+            f"{prefix}{member.name}/" if not isinstance(member, LeafPlan) else prefix,
             programs,
             lifted=lifted,
         )
         for member in node.parts
     ]
+    if isinstance(node, StackPlan):
+        feeds = {name: (feed.stage, feed.output) for name, feed in node.feeds.items()}
+        stages = tuple(parts)
+        return TracedStack(node.name, stages, feeds, inputs, node.outputs, node.rename)
     gate = None if node.gate is None else TracedGate(parts.pop(), node.gate.rule)
     return TracedEnsemble(
         node.name,

@@ -10,7 +10,16 @@ from toolkit.recipe.kinds import (
     OnnxFile,
 )
 from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
-from toolkit.recipe.models import EnsembleModel, EnsembleSpec, GateSpec, Model, SoupModel, SoupSpec
+from toolkit.recipe.models import (
+    EnsembleModel,
+    EnsembleSpec,
+    GateSpec,
+    Model,
+    SoupModel,
+    SoupSpec,
+    StackModel,
+    StackSpec,
+)
 from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
@@ -21,6 +30,7 @@ from toolkit.recipe.settings import (
     duration,
 )
 from toolkit.recipe.shapes import check_shapes
+from toolkit.recipe.stacks import Feed
 
 __all__ = [
     "BUILT_IN_FACTORIES",
@@ -30,6 +40,7 @@ __all__ = [
     "EnsembleSpec",
     "ExportSettings",
     "FactoryModel",
+    "Feed",
     "GateSpec",
     "Input",
     "LoadContext",
@@ -42,6 +53,8 @@ __all__ = [
     "Recipe",
     "SoupModel",
     "SoupSpec",
+    "StackModel",
+    "StackSpec",
     "check_shapes",
     "duration",
     "load_recipe",

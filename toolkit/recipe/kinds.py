@@ -44,7 +44,7 @@ RESERVED_NAMES = ("interpolation",)
 
 # Callables of this package: running them needs no permission.
 BUILT_IN_FACTORIES = frozenset(
-    f"toolkit.gates:{name}" for name in ("features", "tokens", "last_token")
+    f"toolkit.gates:{name}" for name in ("combiner", "features", "last_token", "tokens")
 )
 
 Scalar: TypeAlias = bool | int | float | str | None

@@ -34,7 +34,8 @@ def load_recipe(
         root: The folder that the recipe's paths are read against and confined to, as the user
             gave it; absolute paths inside it are allowed then. Default: the recipe's folder.
         check_files: Whether the files the recipe names must exist.
-        gate_to_come: Whether the weights of the outermost ensemble's gate need not exist yet.
+        gate_to_come: Whether the weights that are trained need not exist yet: those of the
+            outermost ensemble's gate, or of the outermost stack's last stage.
 
     Raises:
         RecipeError: With every problem at once, each with its place and line.
@@ -52,14 +53,20 @@ def load_recipe(
 
 
 def _gate_weights(text: str) -> frozenset[str]:
-    """The path of the outermost gate's weights, where the text names one."""
+    """The path of the weights of the outermost gate or last stage, where the text names one."""
     try:
         tree, _ = read_tree(text)
     except RecipeError:  # told when it is parsed
         return frozenset()
     found = None if tree is None else tree.plain()
-    for key in ("model", "ensemble", "gate", "model", "weights"):
-        found = found.get(key) if isinstance(found, dict) else None
+    model = found.get("model") if isinstance(found, dict) else None
+    inside = ("stack", "stages", -1) if "stack" in (model or ()) else ("ensemble", "gate", "model")
+    found = model
+    for key in (*inside, "weights"):
+        if isinstance(found, list) and found and key == -1:
+            found = found[-1]
+        else:
+            found = found.get(key) if isinstance(found, dict) else None
     return frozenset([found]) if isinstance(found, str) else frozenset()
 
 

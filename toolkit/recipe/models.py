@@ -1,4 +1,4 @@
-"""The model kinds of a recipe: what a member is made from. Kinds nest through ``ensemble``."""
+"""The model kinds of a recipe: what a member is made from. ``ensemble`` and ``stack`` nest."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from toolkit.recipe.kinds import (
 )
 from toolkit.recipe.paths import FilePath
 from toolkit.recipe.problems import Problem, nearest, shown
+from toolkit.recipe.stacks import Feed, stack_problems
 from toolkit.recipe.weights import MAX_WEIGHT, weight_problems
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Model",
     "SoupModel",
     "SoupSpec",
+    "StackModel",
+    "StackSpec",
 ]
 
 MAX_MODEL_DEPTH = 16
@@ -168,6 +171,36 @@ class EnsembleModel(NamedModel):
     ensemble: Annotated[EnsembleSpec, Field(description="Members and how they are combined.")]
 
 
+class StackSpec(RecipeModel):
+    """Models in order, where outputs of one are inputs of later ones."""
+
+    stages: Annotated[
+        tuple[Model, ...],
+        Field(
+            description="Models of any kind; the last one gives the outputs of the whole.",
+            json_schema_extra={"minItems": 2},
+        ),
+    ]
+    feeds: Annotated[
+        dict[TensorName, Feed],
+        Field(
+            description="Inputs of later stages, by name, that are outputs of earlier ones.",
+            json_schema_extra={"minProperties": 1},
+        ),
+    ]
+
+    @classmethod
+    def cross_checks(cls, data: Mapping[str, Any]) -> Iterator[Problem]:
+        """There are stages to feed, and feeds."""
+        yield from stack_problems(data)
+
+
+class StackModel(NamedModel):
+    """Models on top of others in one graph (stacked generalisation, Wolpert 1992)."""
+
+    stack: Annotated[StackSpec, Field(description="Stages and what is fed from one to another.")]
+
+
 def _gate_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
     gate, members = data.get("gate"), data.get("members")
     if gate is None:
@@ -228,7 +261,8 @@ Model: TypeAlias = Annotated[
     | Annotated[OnnxFile, Tag("<onnx>")]
     | Annotated[MergeModel, Tag("<merge>")]
     | Annotated[SoupModel, Tag("<soup>")]
-    | Annotated[EnsembleModel, Tag("<ensemble>")],
+    | Annotated[EnsembleModel, Tag("<ensemble>")]
+    | Annotated[StackModel, Tag("<stack>")],
     Discriminator(_kind_tag),
     BeforeValidator(_one_kind),
 ]
@@ -238,3 +272,5 @@ EnsembleSpec.model_rebuild()
 SoupSpec.model_rebuild()
 SoupModel.model_rebuild()
 EnsembleModel.model_rebuild()
+StackSpec.model_rebuild()
+StackModel.model_rebuild()

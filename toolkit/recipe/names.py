@@ -14,7 +14,7 @@ from toolkit.recipe.kinds import (
     MergeModel,
     sanitised,
 )
-from toolkit.recipe.models import EnsembleModel, Model, SoupModel
+from toolkit.recipe.models import EnsembleModel, Model, SoupModel, StackModel
 from toolkit.recipe.problems import Location
 
 __all__ = ["resolved_model", "walk"]
@@ -26,11 +26,11 @@ def walk(model: Any, path: Location = ("model",)) -> Iterator[tuple[Location, An
     Works on models and on the plain data they are validated from, whatever its types.
     """
     yield path, model
-    for kind in ("ensemble", "soup"):
-        members = _get(_get(model, kind), "members")
+    for kind, key in (("ensemble", "members"), ("soup", "members"), ("stack", "stages")):
+        members = _get(_get(model, kind), key)
         if isinstance(members, (list, tuple)):
             for i, member in enumerate(members):
-                yield from walk(member, (*path, kind, "members", i))
+                yield from walk(member, (*path, kind, key, i))
     gate = _get(_get(_get(model, "ensemble"), "gate"), "model")
     if gate is not None:
         yield from walk(gate, (*path, "ensemble", "gate", "model"))
@@ -66,6 +66,8 @@ def _derived(model: Model) -> str:
         return sanitised(model.factory.rpartition(":")[2])
     if isinstance(model, (EnsembleModel, SoupModel)):
         return "soup" if isinstance(model, SoupModel) else "ensemble"
+    if isinstance(model, StackModel):
+        return "stack"
     if isinstance(model, MergeModel):
         return sanitised(str(model.merge.get("name") or model.merge["merge_method"]))
     return sanitised(PurePosixPath(model.onnx.text).stem)
@@ -96,4 +98,7 @@ def _rebuilt(model: Model, names: Iterator[str]) -> Model:
     if isinstance(model, SoupModel):
         members = tuple(_rebuilt(member, names) for member in model.soup.members)
         update["soup"] = model.soup.model_copy(update={"members": members})
+    if isinstance(model, StackModel):
+        stages = tuple(_rebuilt(stage, names) for stage in model.stack.stages)
+        update["stack"] = model.stack.model_copy(update={"stages": stages})
     return model.model_copy(update=update)

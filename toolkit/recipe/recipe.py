@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -11,7 +12,7 @@ from toolkit.artifacts import TensorSpec
 from toolkit.errors import RecipeError
 from toolkit.recipe.base import RecipeModel
 from toolkit.recipe.exporting import ExportSettings
-from toolkit.recipe.models import MAX_MODEL_DEPTH, EnsembleModel, Model
+from toolkit.recipe.models import MAX_MODEL_DEPTH, EnsembleModel, Model, StackModel
 from toolkit.recipe.names import resolved_model, walk
 from toolkit.recipe.problems import Location, Problem, dotted, shown
 from toolkit.recipe.settings import (
@@ -35,8 +36,8 @@ class Recipe(RecipeModel):
     model: Annotated[
         Model,
         Field(
-            description="Exactly one kind: checkpoint, factory, onnx, merge, soup or ensemble. "
-            "Once validated, every model has a name and every ensemble its weights."
+            description="Exactly one kind: checkpoint, factory, onnx, merge, soup, ensemble or "
+            "stack. Once validated, every model has a name and every ensemble its weights."
         ),
     ]
     inputs: Annotated[
@@ -77,8 +78,9 @@ class Recipe(RecipeModel):
             yield dotted(path), model
 
     def leaves(self) -> tuple[Model, ...]:
-        """The models that are no ensembles, in order."""
-        return tuple(m for _, m in walk(self.model) if not isinstance(m, EnsembleModel))
+        """The models that are neither ensembles nor stacks, in order."""
+        nests = (EnsembleModel, StackModel)
+        return tuple(m for _, m in walk(self.model) if not isinstance(m, nests))
 
     def input_specs(self) -> tuple[TensorSpec, ...]:
         """The declared inputs; empty where the models know their own."""
@@ -111,7 +113,7 @@ class Recipe(RecipeModel):
 
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, _ in models:
-        depth = 1 + path.count("members") + path.count("gate")
+        depth = 1 + sum(map(path.count, ("members", "stages", "gate")))
         if depth > MAX_MODEL_DEPTH:
             yield Problem(path, f"models are nested deeper than {MAX_MODEL_DEPTH} levels")
             return
@@ -135,8 +137,8 @@ def _name_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
 def _missing_inputs(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, model in models:
         factory = isinstance(model, dict) and "factory" in model
-        # A gate sees the members' inputs, which models of other kinds know.
-        if (factory or hasattr(model, "factory")) and "gate" not in path:
+        # A gate sees the members' inputs, which models of other kinds know; what is fed has a type.
+        if (factory or hasattr(model, "factory")) and "gate" not in path and not _later(path):
             yield Problem(
                 ("inputs",),
                 f"required key is missing: {dotted(path)} is a factory, whose inputs only the "
@@ -144,6 +146,11 @@ def _missing_inputs(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
                 "for example inputs: {pixels: 'float32[batch, 1, 8, 8]'}",
             )
             return
+
+
+def _later(path: Location) -> bool:
+    """Whether a model is in a stage behind the first of a stack."""
+    return any(step == "stages" and place != 0 for step, place in pairwise(path))
 
 
 def _empty_problems(shapes: Any) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ __all__ = [
     "PassSettings",
     "Range",
     "Seed",
+    "TensorType",
     "ToleranceSettings",
     "duration",
 ]
@@ -64,15 +65,18 @@ def _tensor_type(value: Any) -> str:
         raise invalid(found, error.hint) from error
 
 
+TensorType: TypeAlias = Annotated[
+    str,
+    PlainValidator(_tensor_type),
+    WithJsonSchema(_TYPE_SCHEMA),
+    Field(description="dtype[dim, dim]; a dim is a size or a name ranged under shapes."),
+]
+
+
 class Input(RecipeModel):
     """One input of the model: ``dtype[dim, dim]`` as text, or a mapping that says more."""
 
-    type: Annotated[
-        str,
-        PlainValidator(_tensor_type),
-        WithJsonSchema(_TYPE_SCHEMA),
-        Field(description="dtype[dim, dim]; a dim is a size or a name ranged under shapes."),
-    ]
+    type: TensorType
     low: Annotated[
         Bound | None, Field(description="Smallest valid value, inclusive. Default: unbounded.")
     ] = None

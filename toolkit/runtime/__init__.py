@@ -1,4 +1,4 @@
-"""What runs a model: PyTorch, ONNX Runtime, or an ensemble of either, all behind one protocol."""
+"""What runs a model: PyTorch, ONNX Runtime, ensembles and stacks, all behind one protocol."""
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
@@ -8,8 +8,16 @@ from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
+from toolkit.runtime.stack import StackRunner
 from toolkit.runtime.translated import Translated, Translation
-from toolkit.runtime.tree import TracedEnsemble, TracedGate, TracedLeaf, TreeTrace
+from toolkit.runtime.tree import (
+    Traced,
+    TracedEnsemble,
+    TracedGate,
+    TracedLeaf,
+    TracedStack,
+    TreeTrace,
+)
 
 __all__ = [
     "Array",
@@ -25,10 +33,13 @@ __all__ = [
     "Provider",
     "Renamed",
     "Runner",
+    "StackRunner",
     "TorchRunner",
+    "Traced",
     "TracedEnsemble",
     "TracedGate",
     "TracedLeaf",
+    "TracedStack",
     "Translated",
     "Translation",
     "TreeTrace",

@@ -10,7 +10,7 @@ import numpy as np
 
 from toolkit.artifacts import TensorSpec
 from toolkit.errors import CapabilityError, ExportError
-from toolkit.runtime.base import Feeds, Outputs
+from toolkit.runtime.base import Array, Feeds, Outputs
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -113,12 +113,9 @@ class OrtRunner:
         self._session = None
 
     def __call__(self, feeds: Feeds) -> Outputs:
-        """Run the graph; feeds it does not declare are ignored.
-
-        Floats are rounded to the type of an input that takes half precision.
-        """
+        """Run the graph; feeds it does not declare are ignored, floats get the declared width."""
         session = self._open()
-        given = {i.name: _fitted(feeds[i.name], i.type) for i in session.get_inputs()}
+        given = {i.name: _as_declared(feeds[i.name], i.type) for i in session.get_inputs()}
         names = [o.name for o in session.get_outputs()]
         values: list[np.ndarray[Any, Any]] = session.run(names, given)
         return dict(zip(names, values, strict=True))
@@ -163,9 +160,12 @@ def open_session(
         raise ExportError(f"ONNX Runtime refuses {path.name}: {error}") from error
 
 
-def _fitted(array: np.ndarray[Any, Any], wanted: str) -> np.ndarray[Any, Any]:
-    rounds = wanted == "tensor(float16)" and array.dtype.name in {"float32", "float64"}
-    return array.astype(np.float16) if rounds else array
+def _as_declared(array: Array, declared: str) -> Array:
+    floats = ("float64", "float32", "float16")
+    wanted = _DTYPES.get(declared)
+    return (
+        array.astype(wanted, copy=False) if wanted in floats and array.dtype.kind == "f" else array
+    )
 
 
 def _refusals(ort: Any) -> tuple[type[Exception], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 
@@ -13,7 +14,7 @@ from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.translated import Translation
 
-__all__ = ["TracedEnsemble", "TracedGate", "TracedLeaf", "TreeTrace"]
+__all__ = ["Traced", "TracedEnsemble", "TracedGate", "TracedLeaf", "TracedStack", "TreeTrace"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,17 @@ class TracedLeaf:
         named = self.translation is not None and output == self.translation.logits
         return f"vocabulary/{output}" if named else output
 
+    @property
+    def whole(self) -> bool:
+        """Whether there is a trace."""
+        return self.trace is not None
+
 
 @dataclass(frozen=True)
 class TracedGate:
     """A gate; fields as in ``Gating``."""
 
-    model: TracedLeaf | TracedEnsemble
+    model: Traced
     rule: GateRule
 
 
@@ -55,7 +61,7 @@ class TracedEnsemble:
     """Members whose ``output`` is interpolated; fields as in ``EnsembleRunner``."""
 
     name: str
-    members: tuple[TracedLeaf | TracedEnsemble, ...]
+    members: tuple[Traced, ...]
     weights: tuple[float, ...]
     combine: Combine
     space: Space
@@ -65,7 +71,7 @@ class TracedEnsemble:
     gate: TracedGate | None = None
 
     @property
-    def parts(self) -> tuple[tuple[TracedLeaf | TracedEnsemble, str], ...]:
+    def parts(self) -> tuple[tuple[Traced, str], ...]:
         """The models below and the output that is taken of each: members and, last, the gate."""
         members = tuple((member, self.output) for member in self.members)
         if self.gate is None:
@@ -79,21 +85,67 @@ class TracedEnsemble:
     @property
     def whole(self) -> bool:
         """Whether every model below is traced, so that its output can be computed."""
-        return all(
-            part.whole if isinstance(part, TracedEnsemble) else part.trace is not None
-            for part, _ in self.parts
-        )
+        return all(part.whole for part, _ in self.parts)
+
+
+@dataclass(frozen=True)
+class TracedStack:
+    """Stages in order; the last gives ``outputs``.
+
+    Attributes:
+        name: Its name among its siblings.
+        stages: The stages.
+        feeds: From an input of later stages to the name of an earlier stage and its output.
+        inputs: Its input names, feeds left out.
+        outputs: Those of the last stage.
+        rename: Of the inputs, to the names one level up.
+    """
+
+    name: str
+    stages: tuple[Traced, ...]
+    feeds: Mapping[str, tuple[str, str]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every stage is traced, so that the outputs can be computed."""
+        return all(stage.whole for stage in self.stages)
+
+    def combined(self, output: str) -> str:
+        """What the graph calls the value that is combined when ``output`` is."""
+        return output
+
+    def fed(self, stage: Traced) -> dict[str, tuple[str, str]]:
+        """The feeds that a stage takes."""
+        taken = {stage.rename.get(name, name) for name in stage.inputs}
+        return {feed: source for feed, source in self.feeds.items() if feed in taken}
+
+    @property
+    def runnable(self) -> tuple[Traced, ...]:
+        """The stages whose every feed comes from a stage that is traced throughout."""
+        given: set[str] = set()
+        found: list[Traced] = []
+        for stage in self.stages:
+            if all(source in given for source, _ in self.fed(stage).values()):
+                found.append(stage)
+                given.update({stage.name} if stage.whole else ())
+        return tuple(found)
+
+
+Traced: TypeAlias = TracedLeaf | TracedEnsemble | TracedStack
 
 
 class TreeTrace:
-    """Values of every member, prefixed by its path, and every combined output.
+    """Values of every member, prefixed by its path, and every output of ensembles and stacks.
 
     Attributes:
         names: The values it can show.
         failures: Members whose program could not run, with the reason; their values are missing.
     """
 
-    def __init__(self, root: TracedLeaf | TracedEnsemble) -> None:
+    def __init__(self, root: Traced) -> None:
         self._root = root
         names = frozenset(_names(root, ""))
         caches = ((name, inside) for name, inside in _caches(root, "") if inside in names)
@@ -107,12 +159,12 @@ class TreeTrace:
         found = self._run(self._root, "", feeds, frozenset(inside.values()))
         return {name: found[own] for name, own in inside.items() if own in found}
 
-    def _run(
-        self, node: TracedLeaf | TracedEnsemble, prefix: str, feeds: Feeds, wanted: Collection[str]
-    ) -> Outputs:
+    def _run(self, node: Traced, prefix: str, feeds: Feeds, wanted: Collection[str]) -> Outputs:
         own = {name: feeds[node.rename.get(name, name)] for name in node.inputs}
         if isinstance(node, TracedLeaf):
             return self._run_leaf(node, prefix, own, wanted)
+        if isinstance(node, TracedStack):
+            return self._run_stack(node, prefix, own, wanted)
         combined = prefix + node.output
         inner = set(wanted)
         outputs = [f"{prefix}{part.name}/{part.combined(output)}" for part, output in node.parts]
@@ -123,6 +175,30 @@ class TreeTrace:
             found.update(self._run(part, f"{prefix}{part.name}/", own, inner))
         if combined in wanted and all(name in found for name in outputs):
             found[combined] = _combined(node, [found[name] for name in outputs])
+        return found
+
+    def _run_stack(
+        self, stack: TracedStack, prefix: str, feeds: Feeds, wanted: Collection[str]
+    ) -> Outputs:
+        last, needed = f"{prefix}{stack.stages[-1].name}/", set(wanted)
+        own = {prefix + name: last + name for name in stack.outputs if prefix + name in wanted}
+        needed.update(own.values())
+        for stage in reversed(stack.runnable):
+            path = f"{prefix}{stage.name}/"
+            if any(name.startswith(path) for name in needed):
+                sources = stack.fed(stage).values()
+                needed.update(f"{prefix}{source}/{output}" for source, output in sources)
+        found: Outputs = {}
+        given = dict(feeds)
+        for stage in stack.runnable:
+            if not stack.fed(stage).keys() <= given.keys():
+                continue  # an earlier stage failed
+            found.update(self._run(stage, f"{prefix}{stage.name}/", given, needed))
+            for feed, (source, output) in stack.feeds.items():
+                name = f"{prefix}{source}/{output}"
+                if source == stage.name and name in found:
+                    given[feed] = found[name]
+        found.update({name: found[inner] for name, inner in own.items() if inner in found})
         return found
 
     def _run_leaf(
@@ -159,11 +235,17 @@ def _combined(node: TracedEnsemble, outputs: Sequence[Array]) -> Array:
     return interpolate(tensors, node.weights, node.combine, node.space).numpy()
 
 
-def _names(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[str]:
+def _names(node: Traced, prefix: str) -> Iterator[str]:
     if isinstance(node, TracedLeaf):
         yield from (prefix + name for name in (node.trace.names if node.trace else ()))
         if node.trace and node.translation:
             yield prefix + node.combined(node.translation.logits)
+        return
+    if isinstance(node, TracedStack):
+        if node.whole:
+            yield from (prefix + name for name in node.outputs)
+        for stage in node.runnable:
+            yield from _names(stage, f"{prefix}{stage.name}/")
         return
     if node.whole:
         yield prefix + node.output
@@ -171,10 +253,11 @@ def _names(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[str]:
         yield from _names(part, f"{prefix}{part.name}/")
 
 
-def _caches(node: TracedLeaf | TracedEnsemble, prefix: str) -> Iterator[tuple[str, str]]:
+def _caches(node: Traced, prefix: str) -> Iterator[tuple[str, str]]:
     """Names of caches in the fused graph, and what the traces call them."""
     if isinstance(node, TracedLeaf):
         yield from ((name, prefix + own) for own, name in node.caches.items())
         return
-    for part, _ in node.parts:
+    below = node.stages if isinstance(node, TracedStack) else [part for part, _ in node.parts]
+    for part in below:
         yield from _caches(part, f"{prefix}{part.name}/")
