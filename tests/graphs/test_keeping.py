@@ -66,6 +66,18 @@ def test_members_that_compute_the_same_still_have_both_outputs(tmp_path):
         np.testing.assert_array_equal(found[f"{own}.a"], found[f"{own}.b"])
 
 
+def test_an_input_that_a_member_hands_through_is_copied(tmp_path):
+    text = STATEFUL.replace("float[batch, n] same", "float[batch, n] past")
+    file = write(tmp_path / "through.onnx", text.replace("  same = Identity (past)\n", ""))
+    leaves = [Leaf(name, file, {"past": f"past.{name}"}, {"past": f"same.{name}"}) for name in "ab"]
+    fuse(Ensemble("root", tuple(leaves), HALF), tmp_path / "m.onnx")
+    run = session(tmp_path / "m.onnx")
+    assert [i.name for i in run.get_inputs()] == ["z", "past.a", "past.b"]
+    pasts = {f"past.{name}": np.full((1, 2), i, np.float32) for i, name in enumerate("ab")}
+    found = run.run(["same.a", "same.b"], {"z": np.ones((1, 3), np.float32), **pasts})
+    np.testing.assert_array_equal(found, list(pasts.values()))
+
+
 def test_an_output_that_is_not_there_is_named(tmp_path):
     lost = member(tmp_path, "a", "a", state="state.a")
     with pytest.raises(GraphError) as caught:

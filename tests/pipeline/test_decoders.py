@@ -8,8 +8,11 @@ import torch
 import transformers as hf
 
 from tests.workshop import write_huggingface, write_recipe
+from toolkit.artifacts import OnnxModel
 from toolkit.caches import PAST, present_of
+from toolkit.engine import EngineOptions, build_engine
 from toolkit.errors import RecipeError
+from toolkit.export import adopt_onnx
 from toolkit.parity.sweep import sweep
 from toolkit.pipeline import export_recipe, make_plan
 from toolkit.pipeline.graph import export_leaves, fuse_leaves
@@ -142,17 +145,15 @@ def decode(model, prompt, mask):
 
 
 @pytest.mark.parametrize(
-    ("combine", "weights"), [("linear", [0.2, 0.5, 0.3]), ("log_linear", [0.7, 0.1, 0.4])]
+    "how", [("linear", [0.2, 0.5, 0.3]), ("log_linear", [0.7, 0.1, 0.4])], ids=["or", "and"]
 )
 @pytest.mark.parametrize("lengths", [(1,), (9, 9), (2, 9, 5)], ids=["empty", "prefill", "padded"])
-def test_sixty_four_steps_are_those_of_transformers(  # noqa: PLR0917  (pytest gives them by name)
-    folder, exported, tmp_path, combine, weights, lengths
-):
+def test_sixty_four_steps_are_those_of_transformers(folder, exported, tmp_path, how, lengths):
     rng = np.random.default_rng(len(lengths))
     prompt = rng.integers(0, 97, (len(lengths), max(lengths)))
     mask = (np.arange(max(lengths))[::-1] < np.array(lengths)[:, None]).astype(np.int64)
-    wanted, expected = decode(Ensemble(folder, combine, weights), prompt, mask)
-    with fused(folder, exported, tmp_path, combine, weights) as run:
+    wanted, expected = decode(Ensemble(folder, *how), prompt, mask)
+    with fused(folder, exported, tmp_path, *how) as run:
         tokens, found = decode(Fused(run, len(lengths)), prompt, mask)
     np.testing.assert_array_equal(tokens, wanted)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -203,28 +204,37 @@ def test_one_member_at_a_time_gives_what_all_together_give(folder):
                 np.testing.assert_array_equal(found[name], together[name])
 
 
-@pytest.mark.parametrize(
-    ("members", "text", "hint"),
-    [
-        (
-            "{checkpoint: g, cache: true}, {checkpoint: l}",
-            (
-                "member 'g' has a cache and member 'l' has none, but both read 'input_ids', of"
-                " which one would get the new tokens and the other all of them"
-            ),
-            "cache: true for both",
-        ),
-        (
-            (
-                "{checkpoint: l, cache: true}, {checkpoint: g, cache: true,"
-                " rename: {past_key_values.0.key: k}}"
-            ),
-            "member 'g' renames 'past_key_values.0.key', a cache, which belongs to it alone",
-            "leave it out: in the ensemble it is called past_key_values.g.0.key",
-        ),
-    ],
-)
-def test_members_that_cannot_decode_together(folder, members, text, hint):
+@pytest.mark.rtx
+def test_tensorrt_rtx_builds_the_fused_decoder(folder, exported, tmp_path):
+    plan = plan_of(folder, FLAT.format(combine="linear", weights=[0.25, 0.25, 0.5]))
+    fuse_leaves(plan, exported, tmp_path / "fused.onnx", ())
+    found = adopt_onnx(tmp_path / "fused.onnx")
+    model = OnnxModel(found.path, plan.inputs, found.outputs, found.opset)
+    options = EngineOptions(flavour="tensorrt-rtx", compute_capabilities=("8.9",))
+    engine = build_engine(model, plan.shapes, options, tmp_path / "model.plan")
+    assert engine.layers > 0
+    assert {spec.name for spec in engine.outputs} == set(plan.root.outputs)
+
+
+def refusal(folder, members):
     with pytest.raises(RecipeError) as caught:
         plan_of(folder, f"model: {{ensemble: {{combine: linear, members: [{members}]}}}}\n")
-    assert (caught.value.message, caught.value.hint) == (text, hint)
+    return caught.value
+
+
+def test_members_with_and_without_caches_read_different_things(folder):
+    error = refusal(folder, "{checkpoint: g, cache: true}, {checkpoint: l}")
+    assert error.message == (
+        "member 'g' has a cache and member 'l' has none, but both read 'input_ids', of which one "
+        "would get the new tokens and the other all of them"
+    )
+    assert error.hint == "cache: true for both"
+
+
+def test_a_cache_is_not_renamed(folder):
+    renamed = "{checkpoint: g, cache: true, rename: {past_key_values.0.key: k}}"
+    error = refusal(folder, "{checkpoint: l, cache: true}, " + renamed)
+    assert error.message == (
+        "member 'g' renames 'past_key_values.0.key', a cache, which belongs to it alone"
+    )
+    assert error.hint == "leave it out: in the ensemble it is called past_key_values.g.0.key"

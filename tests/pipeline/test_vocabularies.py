@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tests.generation.bundles import in_transformers
+import transformers as hf
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from tests.workshop import write_huggingface, write_recipe
@@ -81,7 +81,8 @@ def wanted(folder, first, second, combine):
     for name, tokenizer in zip("ab", (first, second), strict=True):
         with torch.inference_mode():
             ids = torch.tensor([tokenizer.encode(TEXT).ids])
-            parts.append(in_transformers(folder / name)(ids).logits[0].double().numpy())
+            model = hf.AutoModelForCausalLM.from_pretrained(folder / name, dtype="float32").eval()
+            parts.append(model(ids).logits[0].double().numpy())
     spoken = np.full(parts[1].shape, -np.inf)
     for row in range(len(words), ROWS):  # rows of no word, which both models have
         if row >= len(own):

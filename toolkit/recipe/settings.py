@@ -150,7 +150,13 @@ Range: TypeAlias = Annotated[
         {
             "anyOf": [
                 _SIZE_SCHEMA,
-                {"type": "array", "items": _SIZE_SCHEMA, "minItems": 3, "maxItems": 3},
+                # 0 is for lengths named past_…, which a schema cannot tell here
+                {
+                    "type": "array",
+                    "items": {**_SIZE_SCHEMA, "minimum": 0},
+                    "minItems": 3,
+                    "maxItems": 3,
+                },
             ],
             "description": "[min, opt, max], or one number for a fixed size.",
         }
