@@ -39,8 +39,7 @@ def combine(
             shape; names each member with what it has.
     """
     if isinstance(tree, Leaf):
-        # as they are now: an output that passes an input on was replaced with it
-        return dict(zip(members[prefix].outputs, members[prefix].model.graph.outputs, strict=True))
+        return members[prefix].outputs
     if isinstance(tree, Stack):
         return _stacked(tree, members, inputs, nodes, prefix)
     name = tree.combination.output

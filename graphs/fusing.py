@@ -23,7 +23,7 @@ from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.rewriting import apply_passes
 from graphs.translating import translate
-from graphs.tree import Leaf, Stack, Tree, parts_of
+from graphs.tree import Leaf, Tree
 
 __all__ = ["fuse"]
 
@@ -96,6 +96,7 @@ def _assemble(tree: Tree, members: Mapping[str, Member], imports: dict[str, int]
     for operator in dict.fromkeys(node.op_type for node in nodes.nodes if node.domain == DOMAIN):
         function = CONTRACTS[operator].function(imports[""])
         functions[function.identifier()] = function
+    # What combines an early stage stands behind what it feeds, until the first pass has sorted.
     content = [_take(member, functions) for member in members.values()]
     graph = ir.Graph(
         inputs,
@@ -105,21 +106,12 @@ def _assemble(tree: Tree, members: Mapping[str, Member], imports: dict[str, int]
         opset_imports={**imports, **({DOMAIN: VERSION} if functions else {})},
         name=tree.name,
     )
-    if _stacks(tree):
-        graph.sort()  # what combines an early stage stands behind the members' own nodes
     return ir.Model(
         graph,
         ir_version=store.IR_VERSION,
         producer_name=_PRODUCER,
         functions=list(functions.values()),
     )
-
-
-def _stacks(tree: Tree) -> bool:
-    """Whether there is a stack anywhere in the tree."""
-    if isinstance(tree, Leaf):
-        return False
-    return isinstance(tree, Stack) or any(map(_stacks, parts_of(tree)))
 
 
 def _take(

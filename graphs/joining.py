@@ -161,7 +161,11 @@ def connect(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are 
         )
     for member in takers:
         _rename_symbols(member.model, bound)
-    taken.replace_all_uses_with(given, replace_graph_outputs=True)
+        # An output may be the input itself; a value of another graph cannot stand in its place.
+        member.model.graph.outputs.clear()
+        passed = ((name, value is taken, value) for name, value in member.outputs.items())
+        member.outputs = {name: given if same else value for name, same, value in passed}
+    taken.replace_all_uses_with(given)
 
 
 def signature(value: ir.Value) -> str:
