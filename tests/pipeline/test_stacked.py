@@ -204,6 +204,41 @@ def test_a_member_of_a_gated_stage_can_be_skipped(stacked, tmp_path):
         np.testing.assert_array_equal(one({"x": X})["logits"], other({"x": X})["logits"])
 
 
+GATED = """
+model:
+  ensemble:
+    combine: linear
+    gate:
+      model:
+        name: judge
+        stack:
+          stages:
+            - {factory: "shop:linear", weights: linear.safetensors, name: c}
+            - {factory: "shop:linear", weights: gate.safetensors, name: d, rename: {x: said},
+               kwargs: {features: 4, classes: 2}}
+          feeds: {said: {output: c/logits, type: "float32[batch, 4]"}}
+    members:
+      - {factory: "shop:linear", weights: linear.safetensors, name: a}
+      - {factory: "shop:deep", weights: deep.safetensors, name: b}
+inputs: {x: "float32[batch, 6]"}
+shapes: {batch: [1, 4, 8]}
+"""
+
+
+def test_a_stack_is_a_gate(stacked, tmp_path):
+    generator = torch.Generator().manual_seed(5)
+    gate = {"inner.weight": torch.randn(2, 4, generator=generator), "inner.bias": torch.zeros(2)}
+    save_file(gate, stacked / "gate.safetensors")
+    plan = planned(stacked, GATED)
+    graph = built(plan, tmp_path / "graph")
+    proof(plan, graph).raise_if_failed()
+    a, b = (said(load_file(stacked / f"{kind}.safetensors")) for kind in ("linear", "deep"))
+    weights_of_rows = (a @ gate["inner.weight"].T.double()).softmax(-1)
+    mixed = (torch.stack([a.softmax(-1), b.softmax(-1)], -1) * weights_of_rows[:, None]).sum(-1)
+    with OrtRunner(graph) as run:
+        np.testing.assert_allclose(run({"x": X})["logits"], mixed.log(), rtol=0, atol=2e-5)
+
+
 def test_a_fault_in_a_stage_fails_the_proof_and_is_named(stacked, tmp_path):
     plan = planned(stacked, recipe())
     path = built(plan, tmp_path / "graph")
