@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import save_file
 
 from tests.workshop import write_huggingface, write_recipe
 from toolkit.artifacts import OnnxModel
@@ -13,6 +14,7 @@ from toolkit.caches import PAST, present_of
 from toolkit.engine import EngineOptions, build_engine
 from toolkit.errors import RecipeError
 from toolkit.export import adopt_onnx
+from toolkit.gates import last_token
 from toolkit.parity.sweep import sweep
 from toolkit.pipeline import export_recipe, make_plan
 from toolkit.pipeline.graph import export_leaves, fuse_leaves
@@ -202,6 +204,35 @@ def test_one_member_at_a_time_gives_what_all_together_give(folder):
             assert set(found) == set(names) == set(together)
             for name in names:
                 np.testing.assert_array_equal(found[name], together[name])
+
+
+GATED = """
+model:
+  ensemble:
+    combine: linear
+    gate:
+      model: {factory: "toolkit.gates:last_token", weights: gate.safetensors,
+              kwargs: {vocabulary: 97, members: 2, width: 4}}
+    members: [{checkpoint: g, cache: true}, {checkpoint: l, cache: true}]
+shapes: {batch: [1, 2, 3], sequence: [1, 4, 9], past_sequence: [0, 8, 80]}
+parity: {cases: 1}
+"""
+
+
+def test_a_gate_weighs_decoders_token_by_token(folder, tmp_path):
+    torch.manual_seed(5)
+    gate = last_token(97, 2, 4)
+    save_file({k: 3 * torch.randn_like(v) for k, v in gate.state_dict().items()},
+              folder / "gate.safetensors")  # fmt: skip
+    plan = plan_of(folder, GATED)
+    fuse_leaves(plan, export_leaves(plan, tmp_path, silent), tmp_path / "gated.onnx", ())
+    prompt = np.random.default_rng(6).integers(0, 97, (2, 5))
+    with reference_runner(plan, "float64") as reference:
+        wanted, expected = decode(Fused(reference, 2), prompt, np.ones_like(prompt))
+    with OrtRunner(tmp_path / "gated.onnx") as run:
+        tokens, found = decode(Fused(run, 2), prompt, np.ones_like(prompt))
+    np.testing.assert_array_equal(tokens, wanted)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.rtx

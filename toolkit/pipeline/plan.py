@@ -274,7 +274,11 @@ def _gate(
     folder: Path,
     fed: tuple[TensorSpec, ...],
 ) -> GatePlan:
-    own = join_inputs((member.name, member.inputs, member.rename) for member in members)
+    own = join_inputs(
+        # caches are no business of the gate's
+        (m.name, [spec for spec in m.inputs if not spec.name.startswith(PAST)], m.rename)
+        for m in members
+    )
     seen = {given.name: given for given in (*recipe.input_specs(), *fed, *own)}
     model = _resolve(spec.model, recipe, folder, tuple(seen.values()))
     output = resolve_scores(model.name, model.outputs, spec.output)
