@@ -35,7 +35,7 @@ def recipe_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe of any model of the members."""
     return {
         "model": dict(model),
-        "shapes": {"batch": [1, 8, 16], "sequence": [1, 64, WINDOW]},
+        "shapes": {"batch": [1, 4, 8], "sequence": [1, 32, WINDOW]},
         "parity": {"cases": 2},
         "target": "onnx",
     }
@@ -48,7 +48,7 @@ def models(weights: Mapping[str, tuple[float, ...]]) -> dict[str, dict[str, Any]
     def ensemble(combine: str, **more: Any) -> dict[str, Any]:
         return {"ensemble": {"combine": combine, **more, "members": members}}
 
-    kwargs = {"vocabulary": VOCABULARY, "members": len(members)}
+    kwargs = {"vocabulary": VOCABULARY, "members": len(members), "width": 8}
     gate = {"factory": "toolkit.gates:tokens", "weights": "gate.safetensors", "kwargs": kwargs}
     return {
         **{name: {"checkpoint": name} for name in NAMES},
@@ -88,7 +88,7 @@ def fitted(folder: Path) -> dict[str, tuple[float, ...]]:
             _recipe(model, folder), folder, folder / "fit.txt", None, constant
         ).weights
     for name, options in (
-        ("linear, gated", TrainingOptions(epochs=60, patience=8, rate=3e-3)),
+        ("linear, gated", TrainingOptions(epochs=60, patience=8, rate=1e-3)),
         ("stacked", TrainingOptions(epochs=20, patience=3, rate=3e-5)),
     ):
         recipe = _recipe(models(uniform)[name], folder)
