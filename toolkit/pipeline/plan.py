@@ -30,7 +30,7 @@ from toolkit.pipeline.nodes import (
     walk_leaves,
 )
 from toolkit.pipeline.own_caches import all_or_none, own_caches
-from toolkit.pipeline.scratch import in_scratch
+from toolkit.pipeline.scratch import in_place_of, in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.pipeline.stacks import FeedPlan, StackPlan, check_dimensions, check_feeds
 from toolkit.pipeline.vocabulary import Reader, translations
@@ -163,7 +163,8 @@ def _resolve(
         return _resolve_stack(model, recipe, folder, seen, fed)
     origin = _origin(model, recipe, folder)
     if isinstance(origin, FactorySource):
-        origin = replace(origin, available=(*(origin.available if seen is None else seen), *fed))
+        available = (*(origin.available if seen is None else seen), *fed)
+        origin = in_place_of(replace(origin, available=available), origin)
     return LeafPlan(model.name, origin, model.rename, gates=seen is not None)
 
 
