@@ -30,7 +30,7 @@ from toolkit.pipeline.nodes import (
     walk_leaves,
 )
 from toolkit.pipeline.own_caches import all_or_none, own_caches
-from toolkit.pipeline.scratch import in_place_of, in_scratch
+from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.pipeline.stacks import FeedPlan, StackPlan, check_dimensions, check_feeds
 from toolkit.pipeline.vocabulary import Reader, translations
@@ -161,10 +161,8 @@ def _resolve(
         return _resolve_ensemble(model, recipe, folder, seen, fed)
     if isinstance(model, StackModel):
         return _resolve_stack(model, recipe, folder, seen, fed)
-    origin = _origin(model, recipe, folder)
-    if isinstance(origin, FactorySource):
-        available = (*(origin.available if seen is None else seen), *fed)
-        origin = in_place_of(replace(origin, available=available), origin)
+    available = (*(recipe.input_specs() if seen is None else seen), *fed)
+    origin = _origin(model, recipe, folder, available)
     return LeafPlan(model.name, origin, model.rename, gates=seen is not None)
 
 
@@ -172,11 +170,13 @@ def _origin(
     model: CheckpointModel | FactoryModel | MergeModel | OnnxFile | SoupModel,
     recipe: Recipe,
     folder: Path,
+    available: tuple[TensorSpec, ...],
 ) -> Source | OnnxModel:
+    """A model's source; ``available`` are the inputs that a factory may take."""
     if isinstance(model, CheckpointModel):
         return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache)
     if isinstance(model, SoupModel):
-        return _soup(model, recipe, folder)
+        return _soup(model, recipe, folder, available)
     if isinstance(model, MergeModel):
         return merged_source(model, folder, recipe.seed)
     if isinstance(model, OnnxFile):
@@ -185,7 +185,7 @@ def _origin(
         name=model.name,
         target=model.factory,
         weights=model.weights.path,
-        available=recipe.input_specs(),
+        available=available,
         rename=model.rename,
         outputs=tuple(model.outputs),
         kwargs=model.kwargs,
@@ -194,18 +194,26 @@ def _origin(
     )
 
 
-def soup_members(model: SoupModel, recipe: Recipe, folder: Path) -> list[Source]:
-    """The fine-tunes of a soup."""
+def soup_members(
+    model: SoupModel,
+    recipe: Recipe,
+    folder: Path,
+    available: tuple[TensorSpec, ...] | None = None,
+) -> list[Source]:
+    """The fine-tunes of a soup; ``available`` to factories are the recipe's inputs if None."""
+    specs = recipe.input_specs() if available is None else available
     found = [
-        _origin(member, recipe, folder)
+        _origin(member, recipe, folder, specs)
         for member in model.soup.members
         if isinstance(member, CheckpointModel | FactoryModel)  # the recipe allows no others
     ]
     return [member for member in found if not isinstance(member, OnnxModel)]
 
 
-def _soup(model: SoupModel, recipe: Recipe, folder: Path) -> Source:
-    members = soup_members(model, recipe, folder)
+def _soup(
+    model: SoupModel, recipe: Recipe, folder: Path, available: tuple[TensorSpec, ...]
+) -> Source:
+    members = soup_members(model, recipe, folder, available)
 
     def make(scratch: Path) -> Source:
         report = make_soup_of(model, members, scratch / model.name, recipe.seed)

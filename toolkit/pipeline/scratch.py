@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from toolkit.sources import Source
 
-__all__ = ["in_place_of", "in_scratch"]
+__all__ = ["in_scratch"]
 
 _S = TypeVar("_S", bound=Source)
 
@@ -26,9 +26,3 @@ def in_scratch(make: Callable[[Path], _S]) -> _S:
         raise
     weakref.finalize(source, shutil.rmtree, folder, ignore_errors=True)
     return source
-
-
-def in_place_of(new: _S, old: Source) -> _S:
-    """``new``, which reads what ``old`` reads: a scratch folder of ``old`` lives as long as it."""
-    weakref.finalize(new, id, old)  # a finalizer holds its arguments
-    return new
