@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from toolkit.bundle import Bundle
+from toolkit.errors import BundleError
 from toolkit.pipeline.plan import Plan, make_plan
-from toolkit.pipeline.prove import models_root
 from toolkit.recipe import load_recipe
 
 __all__ = ["bundle_plan"]
@@ -24,6 +25,22 @@ def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None =
         BundleError: If the folder with the models is gone.
         ToolkitError: If the recipe cannot be resolved.
     """
-    place = root or models_root(bundle)
+    place = root or _models_root(bundle)
     recipe = load_recipe(bundle.folder / "recipe.yaml", allow_code=allow_code, root=place)
     return make_plan(recipe, place)
+
+
+def _models_root(bundle: Bundle) -> Path:
+    """The folder the recipe's paths start from, found relative to the bundle.
+
+    Raises:
+        BundleError: If it is not there.
+    """
+    root = Path(os.path.normpath(bundle.folder.resolve() / bundle.manifest.root))
+    if not root.is_dir():
+        raise BundleError(
+            f"the models of {bundle.folder} lay in {bundle.manifest.root} beside it, "
+            "which is not there",
+            hint="tell where they are now with --root DIR",
+        )
+    return root

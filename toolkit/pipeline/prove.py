@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from toolkit.bundle import Bundle, open_bundle
-from toolkit.errors import BundleError
+from toolkit.bundle import open_bundle
 from toolkit.parity import (
     Check,
     ParityOptions,
@@ -18,9 +16,10 @@ from toolkit.parity import (
     joined,
     prove,
 )
+from toolkit.pipeline.bundled import bundle_plan
 from toolkit.pipeline.detection import detection_floor
 from toolkit.pipeline.halves import half_precision, prove_widened
-from toolkit.pipeline.plan import Plan, make_plan
+from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.reference import (
     baseline_runners,
@@ -30,9 +29,8 @@ from toolkit.pipeline.reference import (
 )
 from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
 from toolkit.progress import Progress, silent
-from toolkit.recipe import load_recipe
 
-__all__ = ["models_root", "prove_bundle", "prove_plan"]
+__all__ = ["prove_bundle", "prove_plan"]
 
 
 def prove_plan(
@@ -132,23 +130,5 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
     """
     require_runtime(runtime)
     bundle = open_bundle(folder, verify=not as_is)
-    place = root or models_root(bundle)
-    recipe = load_recipe(folder / "recipe.yaml", allow_code=allow_code, root=place)
-    plan = make_plan(recipe, place)
+    plan = bundle_plan(bundle, allow_code=allow_code, root=root)
     return prove_plan(plan, bundle.model, progress, runtime=runtime, seconds=seconds)
-
-
-def models_root(bundle: Bundle) -> Path:
-    """The folder the recipe's paths start from, found relative to the bundle.
-
-    Raises:
-        BundleError: If it is not there.
-    """
-    root = Path(os.path.normpath(bundle.folder.resolve() / bundle.manifest.root))
-    if not root.is_dir():
-        raise BundleError(
-            f"the models of {bundle.folder} lay in {bundle.manifest.root} beside it, "
-            "which is not there",
-            hint="tell where they are now with --root DIR",
-        )
-    return root
