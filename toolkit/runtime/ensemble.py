@@ -19,9 +19,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -37,6 +35,7 @@ from toolkit.runtime.gate import (
     log_weights,
     near_ties,
 )
+from toolkit.runtime.wrapping import Gathered
 
 __all__ = [
     "EnsembleRunner",
@@ -84,7 +83,7 @@ def undecided(output: str) -> str:
     return f"undecided rows of {output}"
 
 
-class EnsembleRunner:
+class EnsembleRunner(Gathered):
     """Runs every member on the same feeds and interpolates one output.
 
     Members are any runners, ensembles included, so nesting costs nothing here.
@@ -103,8 +102,8 @@ class EnsembleRunner:
         self.gate = gate
         self._combine: Combine = combine
         self._space: Space = space
-        self._stack = ExitStack()
         self.name = self.members[0].runner.name
+        super().__init__([runner for runner, _ in self.parts])
 
     @property
     def parts(self) -> tuple[tuple[Runner, str], ...]:
@@ -120,23 +119,6 @@ class EnsembleRunner:
         """The union of the inputs of members and gate."""
         specs = (spec for runner, _ in self.parts for spec in runner.inputs)
         return tuple({spec.name: spec for spec in specs}.values())
-
-    def __enter__(self) -> EnsembleRunner:
-        """Load every member."""
-        with ExitStack() as stack:
-            for runner, _ in self.parts:
-                stack.enter_context(runner)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Free every member."""
-        self._stack.close()
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Feed every member and combine their ``output``, and pass on the caches of each."""

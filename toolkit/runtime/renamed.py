@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from types import TracebackType
 
 from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Feeds, Outputs, Runner
+from toolkit.runtime.wrapping import Wrapped
 
 __all__ = ["Renamed"]
 
 
-class Renamed:
+class Renamed(Wrapped):
     """Takes feeds under shared names and hands them on under the runner's own."""
 
     def __init__(
@@ -25,29 +25,14 @@ class Renamed:
             rename: From its own input names to the shared ones.
             outputs: Likewise for outputs.
         """
-        self.inner = runner
+        super().__init__(runner)
         self._rename = rename
         self._outputs = outputs or {}
-        self.name = runner.name
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The runner's inputs under the shared names."""
         return tuple(replace(spec, name=self._shared(spec.name)) for spec in self.inner.inputs)
-
-    def __enter__(self) -> Renamed:
-        """Load the model."""
-        self.inner.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Free the model."""
-        self.inner.__exit__(kind, error, traceback)
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Run the model once."""

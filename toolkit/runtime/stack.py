@@ -7,19 +7,18 @@ graphs that are proven against it. Stacked generalisation is Wolpert's (1992).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from types import TracebackType
 
 import numpy as np
 
 from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import undecided
+from toolkit.runtime.wrapping import Gathered
 
 __all__ = ["StackRunner"]
 
 
-class StackRunner:
+class StackRunner(Gathered):
     """Runs stages in order; outputs of one are fed to later ones, the last gives the result.
 
     Stages are any runners, ensembles and stacks included.
@@ -33,33 +32,16 @@ class StackRunner:
             feeds: From the name of an input of later stages to the place of the stage that gives
                 it and which of its outputs.
         """
+        super().__init__(stages)
         self.stages = tuple(stages)
         self.name = self.stages[-1].name
         self._feeds = dict(feeds)
-        self._stack = ExitStack()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The union of the stages' inputs that are not fed."""
         specs = (spec for runner in self.stages for spec in runner.inputs)
         return tuple({spec.name: spec for spec in specs if spec.name not in self._feeds}.values())
-
-    def __enter__(self) -> StackRunner:
-        """Load every stage."""
-        with ExitStack() as stack:
-            for runner in self.stages:
-                stack.enter_context(runner)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Free every stage."""
-        self._stack.close()
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Run the stages once."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.wrapping import Wrapped
 
 __all__ = ["Translated", "Translation"]
 
@@ -45,32 +44,12 @@ class Translation:
         return found
 
 
-class Translated:
+class Translated(Wrapped):
     """Takes shared ids, gives shared logits; everything else is the runner's own."""
 
     def __init__(self, runner: Runner, translation: Translation) -> None:
-        self.inner = runner
+        super().__init__(runner)
         self._translation = translation
-        self.name = runner.name
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """The runner's inputs."""
-        return self.inner.inputs
-
-    def __enter__(self) -> Translated:
-        """Load the model."""
-        self.inner.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Free the model."""
-        self.inner.__exit__(kind, error, traceback)
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Run the model once."""
