@@ -23,17 +23,24 @@ def lowest(like: str) -> str:
 """
 
 
-# Each member's own normalisation is folded into one term per row, log w - log sum exp; the sum is
-# at least 1 by construction unless the row is -inf throughout, and then the member has no mass.
-ODDS = """
-  peak_or_inf = ReduceMax <keepdims = 1> (z, last)
+def _odds(rows: str) -> str:
+    """``below_peak`` and ``log_mass`` of ``rows``: their difference is the log softmax.
+
+    The sum is at least 1 by construction unless a row is -inf throughout, and then it has no mass.
+    """
+    return f"""
+  peak_or_inf = ReduceMax <keepdims = 1> ({rows}, last)
   peak = Clip (peak_or_inf, lowest)
-  below_peak = Sub (z, peak)
+  below_peak = Sub ({rows}, peak)
   odds = Exp (below_peak)
   mass_or_zero = ReduceSum <keepdims = 1> (odds, last)
   mass = Clip (mass_or_zero, one)
   log_mass = Log (mass)
 """
+
+
+# Each member's own normalisation is folded into one term per row: log w - log sum exp.
+ODDS = _odds("z")
 
 MIX = """
   terms = Add (below_peak, offset)
@@ -47,14 +54,10 @@ MIX = """
   mixture = CastLike (log_mixture, members)
 """
 
-LOG_SOFTMAX = """
-  peak_or_inf = ReduceMax <keepdims = 1> (total, last)
-  peak = Clip (peak_or_inf, lowest)
-  below_peak = Sub (total, peak)
-  odds = Exp (below_peak)
-  mass_or_zero = ReduceSum <keepdims = 1> (odds, last)
-  mass = Clip (mass_or_zero, one)
-  log_mass = Log (mass)
+LOG_SOFTMAX = (
+    _odds("total")
+    + """
   log_mixture = Sub (below_peak, log_mass)
   mixture = CastLike (log_mixture, members)
 """
+)

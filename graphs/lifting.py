@@ -13,13 +13,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from graphs import store
+from graphs.float_types import change_constants, change_types
 from graphs.inlining import inline_functions
 from graphs.tensors import nodes_of, values_of
 
 __all__ = ["lift"]
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 
 
 def lift(src: Path, out: Path) -> None:
@@ -48,27 +48,8 @@ def lift(src: Path, out: Path) -> None:
 
 
 def _lift_node(node: ir.Node) -> None:
-    for name in _TYPE_ATTRIBUTES:
-        attribute = node.attributes.get(name)
-        if attribute is not None and ir.DataType(attribute.as_int()) in _FLOATS:
-            node.attributes[name] = ir.AttrInt64(name, ir.DataType.DOUBLE.value)
+    change_types(node, _FLOATS, ir.DataType.DOUBLE)
     if node.op_type == "ConstantOfShape" and "value" not in node.attributes:
         node.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.zeros(1)))
-    elif node.op_type in {"Constant", "ConstantOfShape"}:
-        _lift_constant(node)
-
-
-def _lift_constant(node: ir.Node) -> None:
-    for name, attribute in list(node.attributes.items()):
-        array = None
-        if attribute.type == ir.AttributeType.TENSOR:
-            tensor = attribute.as_tensor()
-            array = tensor.numpy() if tensor.dtype in _FLOATS else None
-        elif attribute.type == ir.AttributeType.FLOAT:
-            array = np.array(attribute.as_float())
-        elif attribute.type == ir.AttributeType.FLOATS:
-            array = np.array(attribute.as_floats())
-        if array is not None:
-            del node.attributes[name]
-            lifted = ir.tensor(array.astype(np.float64))
-            node.attributes["value"] = ir.AttrTensor("value", lifted)
+    else:
+        change_constants(node, _FLOATS, lambda array: array.astype(np.float64))

@@ -7,7 +7,7 @@ has no kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,13 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from graphs import store
+from graphs.float_types import change_constants, change_types
 from graphs.inlining import inline_functions
 from graphs.tensors import nodes_of, values_of
 
 __all__ = ["round_constants", "widen"]
 
 _HALVES = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
-_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")
 _LARGEST = {"float16": 65504.0, "bfloat16": 2.0**128 - 2.0**120}
 _NUMPY: dict[str, npt.DTypeLike] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 
@@ -40,10 +40,7 @@ def widen(src: Path, out: Path) -> None:
     """
     model = _flat(src)
     for node in nodes_of(model):
-        for name in _TYPE_ATTRIBUTES:
-            attribute = node.attributes.get(name)
-            if attribute is not None and ir.DataType(attribute.as_int()) in _HALVES:
-                node.attributes[name] = ir.AttrInt64(name, ir.DataType.FLOAT.value)
+        change_types(node, _HALVES, ir.DataType.FLOAT)
     _convert(model, _HALVES, lambda array: array.astype(np.float32))
     for value in values_of(model):
         if value.dtype in _HALVES:
@@ -90,29 +87,9 @@ def _convert(model: ir.Model, dtypes: set[ir.DataType], change: Callable[[_Array
                 shape=ir.Shape(tensor.shape.numpy()),
                 name=tensor.name,
             )
-    for node, name, attribute in _constants(model):
-        array = _content(attribute)
-        if array is not None and array[1] in dtypes:
-            del node.attributes[name]
-            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(change(array[0])))
+    for node in nodes_of(model):
+        change_constants(node, dtypes, change)
 
 
 def _changed(tensor: ir.TensorProtocol, change: Callable[[_Array], _Array]) -> ir.TensorProtocol:
     return ir.tensor(change(tensor.numpy()), name=tensor.name)
-
-
-def _constants(model: ir.Model) -> Iterator[tuple[ir.Node, str, ir.Attr]]:
-    for node in nodes_of(model):
-        if node.op_type in {"Constant", "ConstantOfShape"} and not node.domain:
-            yield from ((node, name, a) for name, a in list(node.attributes.items()))
-
-
-def _content(attribute: ir.Attr) -> tuple[_Array, ir.DataType] | None:
-    if attribute.type == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
-        return tensor.numpy(), tensor.dtype
-    if attribute.type == ir.AttributeType.FLOAT:
-        return np.array(attribute.as_float(), np.float32), ir.DataType.FLOAT
-    if attribute.type == ir.AttributeType.FLOATS:
-        return np.array(attribute.as_floats(), np.float32), ir.DataType.FLOAT
-    return None
