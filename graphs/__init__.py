@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from graphs.passes.base import NearMiss, Pass, PassReport
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+    from graphs.passes.experts import (
+        ExpertsToBatched,
+        ExpertsToConditionals,
+        ExpertsToDense,
+        ExpertsToRows,
+    )
+    from graphs.passes.find_gating import FindGating
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -42,8 +49,13 @@ __all__ = [
     "Description",
     "Difference",
     "Ensemble",
+    "ExpertsToBatched",
+    "ExpertsToConditionals",
+    "ExpertsToDense",
+    "ExpertsToRows",
     "Exposure",
     "Feed",
+    "FindGating",
     "Gate",
     "GraphError",
     "Leaf",
@@ -81,6 +93,11 @@ _HOMES = {
     "PassReport": "graphs.passes.base",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
     "DeduplicateSubgraphs": "graphs.passes.deduplicate_subgraphs",
+    "ExpertsToBatched": "graphs.passes.experts",
+    "ExpertsToConditionals": "graphs.passes.experts",
+    "ExpertsToDense": "graphs.passes.experts",
+    "ExpertsToRows": "graphs.passes.experts",
+    "FindGating": "graphs.passes.find_gating",
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",
