@@ -29,7 +29,8 @@ _SHAPES_ONLY = {"Reshape", "Unsqueeze", "Squeeze", "Cast", "CastLike", "Identity
 # What stands between logits and choices. MatMul and Gemm, which make the logits, are not here.
 _ROUTER_OPS = _SHAPES_ONLY | {
     "Abs", "Add", "And", "ArgMax", "Clip", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
-    "Exp", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "Exp", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual",
     "Log", "Max", "Min", "Mul", "Neg", "Not", "Or", "Range", "Reciprocal", "ReduceMax",
     "ReduceSum", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Size", "Slice", "Softmax",
     "Softplus", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Where",
