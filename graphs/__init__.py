@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
     from graphs.lifting import lift
+    from graphs.moe.cutting import cut_experts
+    from graphs.moe.layers import ExpertLayer, expert_layers
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
@@ -49,6 +51,7 @@ __all__ = [
     "Description",
     "Difference",
     "Ensemble",
+    "ExpertLayer",
     "ExpertsToBatched",
     "ExpertsToConditionals",
     "ExpertsToDense",
@@ -73,8 +76,10 @@ __all__ = [
     "Translation",
     "Tree",
     "Weights",
+    "cut_experts",
     "describe",
     "differences",
+    "expert_layers",
     "expose",
     "fuse",
     "lift",
@@ -111,6 +116,9 @@ _HOMES = {
     "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
     "lift": "graphs.lifting",
+    "ExpertLayer": "graphs.moe.layers",
+    "cut_experts": "graphs.moe.cutting",
+    "expert_layers": "graphs.moe.layers",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphs.contracts import DOMAIN
+from graphs.moe.slabs import slab_of
 from graphs.passes.base import NearMiss
 
 __all__ = ["ExpertBlock", "find_blocks", "is_expert_linear", "spread_of"]
@@ -58,11 +59,8 @@ class ExpertBlock:
     @property
     def num_experts(self) -> int:
         """How many experts there are."""
-        weight = self.linears[0].inputs[2]
-        assert weight is not None
-        assert weight.shape is not None
-        count = weight.shape[0]
-        assert isinstance(count, int)
+        count = _experts_of(self.linears[0])
+        assert count is not None
         return count
 
     @property
@@ -95,12 +93,7 @@ def find_blocks(graph: ir.Graph) -> tuple[list[ExpertBlock], list[NearMiss]]:
     for node in reversed(list(graph)):
         if not is_expert_linear(node) or node in taken:
             continue
-        x, ids = node.inputs[0], node.inputs[1]
-        weight = node.inputs[2]
-        assert x is not None
-        assert ids is not None
-        assert weight is not None
-        if weight.shape is None or not isinstance(weight.shape[0], int):
+        if _experts_of(node) is None:
             misses.append(NearMiss(str(node.name), "how many experts its weights hold is unknown"))
             continue
         block = _alone(node) if spread_of(node) > 1 else _block_before(node) or _alone(node)
@@ -116,6 +109,16 @@ def find_blocks(graph: ir.Graph) -> tuple[list[ExpertBlock], list[NearMiss]]:
         for b in reversed(blocks)
     ]  # fmt: skip
     return blocks, misses
+
+
+def _experts_of(linear: ir.Node) -> int | None:
+    """How many matrices a linear layer holds; None where the graph does not say."""
+    weight = linear.inputs[2]
+    assert weight is not None
+    slab = slab_of(weight)
+    shape = weight.shape if slab is None else slab.value.shape
+    count = None if shape is None else shape[0]
+    return count if isinstance(count, int) else None
 
 
 def _alone(node: ir.Node) -> ExpertBlock:

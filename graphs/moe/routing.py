@@ -9,7 +9,7 @@ import onnx_ir as ir
 from graphs.contracts import DOMAIN, VERSION
 from graphs.ops import CONTRACTS
 
-__all__ = ["DISPATCHERS", "Dispatch", "dispatch_of", "operator"]
+__all__ = ["DISPATCHERS", "Dispatch", "dispatch_of", "dispatcher_of", "operator"]
 
 DISPATCHERS = ("TopKGating", "GroupedTopKGating", "ExpertDispatch")
 _OUTPUTS = ("token_of_row", "row_of_slot", "offsets", "active")
@@ -28,9 +28,9 @@ class Dispatch:
 
 def dispatch_of(ids: ir.Value, num_experts: int, model: ir.Model) -> Dispatch:
     """The dispatch of ``ids``: what a node of the graph gives already, or a new node gives."""
-    for node in (ids.producer(), *(use.node for use in ids.uses())):
-        if node is not None and node.domain == DOMAIN and node.op_type in DISPATCHERS:
-            return Dispatch(*node.outputs[-4:])
+    node = dispatcher_of(ids)
+    if node is not None:
+        return Dispatch(*node.outputs[-4:])
     sizes = (None, None, num_experts + 1, num_experts)
     outputs = [
         ir.Value(name=f"{ids.name}/{name}", shape=ir.Shape([size]), type=ir.TensorType(kind))
@@ -41,6 +41,14 @@ def dispatch_of(ids: ir.Value, num_experts: int, model: ir.Model) -> Dispatch:
         operator("ExpertDispatch", [ids], outputs, model, name, num_experts=num_experts)
     )
     return Dispatch(*outputs)
+
+
+def dispatcher_of(ids: ir.Value) -> ir.Node | None:
+    """The node that dispatches ``ids``, if there is one."""
+    for node in (ids.producer(), *(use.node for use in ids.uses())):
+        if node is not None and node.domain == DOMAIN and node.op_type in DISPATCHERS:
+            return node
+    return None
 
 
 def operator(

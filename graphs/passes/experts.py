@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from graphs.errors import GraphError
 from graphs.moe.all_rows import to_batched, to_dense
-from graphs.moe.blocks import ExpertBlock, is_expert_linear
+from graphs.moe.blocks import ExpertBlock
 from graphs.moe.experts import ready_blocks
+from graphs.moe.layers import layer_of, record
 from graphs.moe.slabs import Slabs
 from graphs.moe.sorted_rows import to_conditionals, to_rows
 from graphs.passes.base import NearMiss, PassReport
@@ -36,22 +36,20 @@ class _ExpertsPass:
     only: tuple[str, ...] = ("*",)
 
     def requires(self, model: ir.Model) -> None:
-        """There are layers of experts."""
-        if not any(is_expert_linear(node) for node in model.graph):
-            raise GraphError(
-                f"{self.name}: the graph holds no layer of experts (ExpertLinear)",
-                hint="they come from exports of Mixture-of-Experts models",
-            )
+        """Any graph will do: in one without experts nothing is to be done."""
 
     def apply(self, model: ir.Model) -> PassReport:
         """Sites are the blocks that were rewritten."""
         blocks, misses = ready_blocks(model.graph)
         chosen = [b for b in blocks if any(fnmatchcase(b.name, p) for p in self.only)]
         slabs = Slabs(model.graph)
+        layers = [layer_of(block, self.name) for block in chosen]
         for block in chosen:
             _replace(block, self.lowered(block, model, slabs, misses), model.graph)
         slabs.drop_unused()
         _drop_functions(model)
+        if layers:
+            record(model, layers)
         return PassReport(self.name, tuple(block.name for block in chosen), tuple(misses))
 
     def lowered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def lowered(tmp_path_factory):
         files[name, "exported"] = plain
         for way, step in LOWERINGS.items():
             files[name, way] = folder / f"{name}_{way}.onnx"
-            graphs.rewrite(plain, [step()], files[name, way])
+            (report,) = graphs.rewrite(plain, [step()], files[name, way])
+            assert report.sites == ("moe/down",)
     return files
 
 
@@ -141,9 +143,39 @@ def test_a_pattern_chooses_blocks(tmp_path):
     assert report.sites == ("moe/down",)
 
 
-def test_a_graph_without_experts_is_refused(tmp_path, lowered):
-    with pytest.raises(graphs.GraphError, match="no layer of experts"):
-        graphs.rewrite(lowered["gated", "rows"], [graphs.ExpertsToRows()], tmp_path / "out.onnx")
+def test_a_graph_without_experts_left_has_nothing_to_rewrite(tmp_path, lowered):
+    with pytest.raises(graphs.GraphError, match="rewrote nothing"):
+        graphs.rewrite(
+            lowered["gated", "rows"],
+            [graphs.ExpertsToRows()],
+            tmp_path / "out.onnx",
+            required=["experts_to_rows"],
+        )
+
+
+def test_layers_are_described_before_and_after(lowered):
+    (before,) = graphs.expert_layers(lowered["biased", "exported"])
+    (after,) = graphs.expert_layers(lowered["biased", "conditionals"])
+    layer = LAYERS["biased"]
+    assert (before.experts, before.top_k, before.hidden) == (4, 2, 16)
+    assert before.parameters == sum(tensor.size for tensor in layer.tensors.values())
+    assert before.active == before.parameters // 2
+    assert (before.lowering, after.lowering) == ("none", "experts_to_conditionals")
+    assert after == dataclasses.replace(before, lowering="experts_to_conditionals")
+
+
+@pytest.mark.parametrize("name", ["gated", "transposed"])
+def test_a_layer_can_be_cut_out(lowered, tmp_path, name):
+    layer = LAYERS[name]
+    graphs.cut_experts(lowered[name, "exported"], "moe/down", tmp_path / "cut.onnx")
+    graphs.rewrite(tmp_path / "cut.onnx", [graphs.ExpertsToRows()], tmp_path / "rows.onnx")
+    x, ids, weights = tokens(layer, 6)
+    whole = layer.expected(x, ids, weights)
+    for file in ("cut.onnx", "rows.onnx"):
+        session = ort.InferenceSession(str(tmp_path / file))
+        slots = session.run(["y"], {"x": x, "ids": ids})[0].reshape(6, layer.top_k, -1)
+        found = (slots * weights[..., None]).sum(1)
+        np.testing.assert_allclose(found, whole, rtol=0, atol=2e-5)
 
 
 def test_weights_that_are_computed_are_left_alone(tmp_path):
