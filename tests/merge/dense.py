@@ -27,7 +27,7 @@ def dense(folder: Path, kind: str, *, dtype: str = "float32", **changes: object)
     with torch.no_grad():  # norms of one and biases of zero would hide where they come from
         for name, parameter in model.named_parameters():
             if "norm" in name or name.endswith("bias"):
-                parameter += 0.3 * torch.randn_like(parameter)
+                parameter.add_(0.3 * torch.randn_like(parameter))
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     write_tokenizer(folder)
     return folder
@@ -60,15 +60,20 @@ def fine_tune(base: Path, folder: Path, seed: int, change: float = 0.3, only: st
     return folder
 
 
-def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
-    """What transformers computes of a folder, eagerly and in float32."""
+def load(folder: Path, dtype: torch.dtype | None = torch.float32) -> torch.nn.Module:
+    """A folder in transformers, which must find every weight it wants and no other."""
     import transformers as hf
 
     model, report = hf.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        folder, dtype=dtype or "auto", attn_implementation="eager", output_loading_info=True
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     model.set_experts_implementation("eager")
+    return model.eval()
+
+
+def logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
+    """What transformers computes of a folder, eagerly and in float32."""
     with torch.inference_mode():
-        return model.eval()(ids).logits
+        return load(folder)(ids).logits

@@ -38,9 +38,9 @@ def plan(config: Path, options: MergeOptions = DEFAULTS) -> MergePlan:
         CheckpointError: If a model's files are damaged.
     """
     found, located = _load(config), _located(config, options)
-    return (
-        plan_moe(found, located) if isinstance(found, MoeConfig) else plan_configs(found, located)
-    )
+    if isinstance(found, MoeConfig):
+        return plan_moe(found, located)
+    return plan_configs(found, located)
 
 
 def merge(
