@@ -12,6 +12,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.merge.dense import dense, fine_tune, load, logits
+from tests.merge.test_merge import digests, stopping_after
+from toolkit.errors import Interrupted, MergeError
 from toolkit.merge import MergeOptions, merge, plan
 from toolkit.merge.moe import from_mapping
 
@@ -116,6 +118,21 @@ def test_every_layer_sends_a_prompt_to_its_expert(tmp_path, kind):
         assert chosen(tmp_path / "out", prompt) == [number] * 3
 
 
+def test_states_that_enter_the_layer_point_elsewhere_than_what_the_router_sees(tmp_path):
+    dense(tmp_path / "base", "llama", num_hidden_layers=6)
+    prompts = (*PROMPTS, "story", "x x sum", "verse story loop", "class proof", "product rhyme")
+    for seed, _ in enumerate(prompts):
+        fine_tune(tmp_path / "base", tmp_path / f"m{seed}", seed, 0.02)
+    experts = [{"source_model": f"m{n}", "positive_prompts": [p]} for n, p in enumerate(prompts)]
+    right = {}
+    for state in ("router_input", "layer_input"):
+        make(tmp_path, state, experts=experts, gate_state=state, experts_per_token=1)
+        found = [chosen(tmp_path / state, prompt) for prompt in prompts]
+        right[state] = sum(row.count(number) for number, row in enumerate(found))
+    assert right["router_input"] == 48
+    assert right["layer_input"] < 46
+
+
 def test_negative_prompts_turn_the_router_away(tmp_path):
     family(tmp_path)
     experts = [
@@ -163,6 +180,26 @@ def test_the_same_seed_gives_the_same_bytes_and_another_only_other_routers(tmp_p
     differ = {name for name in one if not torch.equal(one[name], two[name])}
     assert differ == {name for name in one if name.endswith("moe.gate.weight")}
     assert len(differ) == 3
+
+
+def test_a_stopped_mixture_goes_on_unless_its_prompts_have_changed(tmp_path):
+    family(tmp_path)
+    whole = make(tmp_path, "whole", {"threads": 1, "shard_bytes": 30_000})
+    path, small = tmp_path / "moe.yml", {"threads": 1, "shard_bytes": 30_000}
+    with pytest.raises(Interrupted, match="--resume goes on"):
+        merge(path, tmp_path / "out", MergeOptions(**small), stopping_after(40))
+    text = path.read_text()
+    path.write_text(text.replace("rhyme verse", "rhyme story"))
+    with pytest.raises(MergeError, match="inputs, config or options have changed since"):
+        merge(path, tmp_path / "out", MergeOptions(**small, resume=True))
+    with pytest.raises(Interrupted, match="--resume goes on"):
+        merge(path, tmp_path / "out", MergeOptions(**small), stopping_after(40))
+    merge(path, tmp_path / "out", MergeOptions(**small, resume=True))
+    path.write_text(text)
+    merge(path, tmp_path / "again", MergeOptions(**small))
+    assert digests(tmp_path / "again") == digests(whole.out)
+    assert digests(tmp_path / "out").keys() == digests(whole.out).keys()
+    assert digests(tmp_path / "out") != digests(whole.out)
 
 
 def test_noise_is_of_the_size_asked_for_and_experts_of_one_model_differ(tmp_path):

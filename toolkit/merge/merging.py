@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from toolkit.errors import MergeError
 from toolkit.merge.config import MergeConfig, read_documents, validated
 from toolkit.merge.description import Notes, write_description, write_surroundings
 from toolkit.merge.folder import JOURNAL, Journal, check_target, writing
@@ -71,6 +72,11 @@ def _load(config: Path) -> list[MergeConfig] | MoeConfig:
     documents = read_documents(config)
     if len(documents) == 1 and is_moe(documents[0]):
         return moe_from_mapping(documents[0], str(config))
+    if any(isinstance(document, dict) and "model" in document for document in documents):
+        raise MergeError(
+            f"{config} is a recipe, and the configuration of a merge was wanted",
+            hint="give what stands under merge or moe in a file of its own; that is a recipe too",
+        )
     return validated(documents, str(config))
 
 

@@ -20,19 +20,17 @@ class Noisy:
     Attributes:
         noise: Standard deviation of the noise.
         scale: Factor on the sum.
-        seed: Of the draws, together with ``who`` and the tensor's name.
-        who: Which expert, so that two of one model differ.
+        seed: Of the draws, together with the output's name, so that experts differ.
     """
 
     noise: float
     scale: float
     seed: int
-    who: str
     relative: bool = False
 
     def __call__(self, operands: Operands) -> Findings:
         """Merge one tensor; elements are drawn in order, whatever the chunks."""
-        generator = np.random.default_rng(key(self.seed, self.who, operands.name))
+        generator = np.random.default_rng(key(self.seed, "noise", operands.name))
         for start, rows in operands.chunks():
             values = operands.widened(rows)[0]
             values += self.noise * generator.standard_normal(values.size)

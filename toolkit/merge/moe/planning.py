@@ -181,22 +181,20 @@ class _Planner:
     def _experts(self, name: str, layer: str, matrix: str) -> Iterator[OutputTensor]:
         for number, expert in enumerate(self.config.experts):
             target = self.family.expert(layer, number, matrix)
-            yield self._output(target, *self._changed(name, expert, matrix, f"expert {number}"))
+            yield self._output(target, *self._changed(name, expert, matrix))
         if self.config.shared_experts:
             shared = self.config.shared_experts[0]
             target = f"model.layers.{layer}.{self.family.block}.shared_expert.{matrix}_proj.weight"
-            yield self._output(target, *self._changed(name, shared, matrix, "shared expert"))
+            yield self._output(target, *self._changed(name, shared, matrix))
 
-    def _changed(
-        self, name: str, expert: ExpertSource, matrix: str, who: str
-    ) -> tuple[Source, Method]:
+    def _changed(self, name: str, expert: ExpertSource, matrix: str) -> tuple[Source, Method]:
         tensor = self.models[expert.source_model].tensors[name]
         scale = 1.0
         if matrix == "down" and expert.residual_scale is not None:
             scale = expert.residual_scale
         method: Method = Linear((scale,))
         if expert.noise_scale:
-            method = Noisy(expert.noise_scale, scale, self.seed, who)
+            method = Noisy(expert.noise_scale, scale, self.seed)
         return Source(expert.source_model, name, tensor), method
 
     def _added(self, layer: int) -> Iterator[OutputTensor]:
