@@ -218,7 +218,7 @@ def test_noise_is_of_the_size_asked_for_and_experts_of_one_model_differ(tmp_path
         assert abs(torch.corrcoef(torch.stack([n.flatten() for n in noise]))[0, 1]) < 0.05
 
 
-def test_an_adapter_makes_an_expert(tmp_path):
+def test_an_adapter_makes_an_expert_and_no_base_that_reads_prompts(tmp_path):
     family(tmp_path)
     (tmp_path / "lora").mkdir()
     target = "model.layers.1.mlp.up_proj"
@@ -236,6 +236,8 @@ def test_an_adapter_makes_an_expert(tmp_path):
     place = "model.layers.1.block_sparse_moe.experts.{}.w3.weight"
     torch.testing.assert_close(found[place.format(0)], base + up @ down, rtol=1e-5, atol=1e-5)
     assert torch.equal(found[place.format(1)], base)
+    with pytest.raises(MergeError, match="hidden states are those of a folder"):
+        make(tmp_path, "refused", base_model="base+lora")
 
 
 def test_what_stands_beside_the_weights(tmp_path):
@@ -254,7 +256,7 @@ def test_what_stands_beside_the_weights(tmp_path):
     for name in ("base", "a", "b", "c"):
         for tensor in load_file(tmp_path / name / "model.safetensors"):
             assert ((name, tensor) in used) != ((name, tensor) in unused)
-    assert "experts" in (out / "README.md").read_text()
+    assert "tags: [merge, moe]" in (out / "README.md").read_text()
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
 
 
@@ -262,8 +264,11 @@ def test_older_spellings_of_a_config_are_kept_for_older_readers(tmp_path):
     dense(tmp_path / "base", "llama")
     path = tmp_path / "base" / "config.json"
     config = json.loads(path.read_text())
-    del config["rope_parameters"], config["dtype"], config["rms_norm_eps"]
+    del config["rope_parameters"], config["dtype"], config["rms_norm_eps"], config["hidden_act"]
     path.write_text(json.dumps(config | {"rope_theta": 777.0, "torch_dtype": "float32"}))
+    fine_tune(tmp_path / "base", tmp_path / "a", 1)
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"hidden_act": "silu"}))
+    make(tmp_path, "other", gate_mode="random", experts=[{"source_model": "a"}] * 2)
     make(tmp_path, gate_mode="random", experts=three_of("base"))
     found = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (found["rope_theta"], found["torch_dtype"]) == (777.0, "float32")

@@ -138,9 +138,6 @@ CASES = {
         {"experts": [EXPERTS[0], {**EXPERTS[1], "positive_prompts": [""]}]},
         "the prompt '' has no tokens",
     ),
-    "an adapter as the base of prompts": (
-        unchanged, {"base_model": "base+a"}, "cannot read adapter",
-    ),
     # Architectures.
     "an architecture nobody knows": (unchanged, {"architecture": "deepseek"}, "architecture:"),
     "another family's architecture": (

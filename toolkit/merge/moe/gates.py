@@ -14,7 +14,7 @@ from toolkit.merge.kernels.philox import key
 from toolkit.merge.models import Model
 from toolkit.merge.moe.config import PROMPT_MODES, ExpertSource, MoeConfig
 from toolkit.merge.moe.prompts import token_numbers
-from toolkit.merge.tensors import STORED, convert
+from toolkit.merge.tensors import STORED, FileTensor, convert
 from toolkit.progress import Progress
 
 __all__ = ["degenerate", "gate_rows"]
@@ -26,22 +26,29 @@ EMBEDDING = "model.embed_tokens.weight"
 _ILL = 5.0
 
 
-def gate_rows(config: MoeConfig, base: Model, seed: int, progress: Progress) -> Array:
+def gate_rows(config: MoeConfig, base: Model, layers: int, seed: int, progress: Progress) -> Array:
     """Rows of all routers, ``float32[layers, experts, hidden]``.
 
     A row of prompts has length 1; with a shared expert, its row comes last: of its own prompts,
     drawn like the others, or zeros, by which half of it is added always.
+
+    Args:
+        config: The mixture.
+        base: Reads the prompts.
+        layers: How many it has.
+        seed: Of what is drawn.
+        progress: Told prompts read.
 
     Raises:
         MergeError: If prompts cannot be read, or leave nothing to point at.
         CheckpointError: If the base cannot be loaded.
     """
     vocabulary, hidden = base.tensors[EMBEDDING].shape
-    layers = int(base.config["num_hidden_layers"])
     experts = [*config.experts, *(config.shared_experts or ())]
     if config.gate_mode not in PROMPT_MODES:
         return np.stack([_drawn(config.gate_mode, seed, n, experts, hidden) for n in range(layers)])
-    if "+" in base.label and config.gate_mode != "cheap_embed":
+    adapted = not all(isinstance(tensor, FileTensor) for tensor in base.tensors.values())
+    if adapted and config.gate_mode != "cheap_embed":
         raise MergeError(
             f"base_model is {base.label}, and hidden states are those of a folder",
             hint="merge the adapter into it first (merge_method: passthrough)",

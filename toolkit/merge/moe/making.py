@@ -63,7 +63,8 @@ def make_moe(
         planned = make_moe_plan(config, library, options.seed)
         warnings = planned.warnings
         warnings += check_experts(planned.donor, planned.models, force=options.force)
-        rows = gate_rows(config, planned.donor, options.seed, progress)
+        layers = int(planned.config["num_hidden_layers"])
+        rows = gate_rows(config, planned.donor, layers, options.seed, progress)
         if config.gate_mode in PROMPT_MODES:
             warnings += tuple(degenerate(rows[:, : len(config.experts)]))
         made = make_moe_plan(config, library, options.seed, rows)

@@ -135,7 +135,8 @@ class _Planner:
 
     def _check_expert(self, expert: Model) -> None:
         for key in ("model_type", "hidden_act"):
-            own, wanted = expert.config.get(key), self.base.config.get(key)
+            # What a file leaves out is its type's default.
+            own, wanted = (m.config.get(key, self.full.get(key)) for m in (expert, self.base))
             if own != wanted:
                 raise MergeError(
                     f"{expert.label} has {key} {own!r}, and {self.base.label} has {wanted!r}; "
