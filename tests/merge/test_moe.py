@@ -29,8 +29,11 @@ BASES = {
     "mistral": ("mistral", {"sliding_window": 4}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen2 of another head size": ("qwen2", {"head_dim": 16}),
+    "qwen2 with windows": (
+        "qwen2", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    ),
     "qwen3": ("qwen3", {"rms_norm_eps": 1e-3}),
-}
+}  # fmt: skip
 IDS = torch.arange(2, 26).reshape(2, 12)
 PROMPTS = ("sum product proof", "rhyme verse", "loop class")
 
