@@ -1,0 +1,9 @@
+"""PyTorch layers for one's own models that leave as operators of ours.
+
+They need nothing but PyTorch: a model that uses them trains anywhere, and its export keeps what
+makes them cheap, an expert that no token chose.
+"""
+
+from toolkit.nn.experts import expert_linear
+
+__all__ = ["expert_linear"]
