@@ -38,11 +38,18 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute: its name, ``int``, ``float`` or ``string``, and its default."""
+    """One attribute: its name, ``int``, ``float`` or ``string``, and its default, if it has one."""
 
     name: str
     type: str
-    default: int | float | str
+    default: int | float | str | None = None
+
+    def declared(self) -> str:
+        """As a function's signature in ONNX's text form says it."""
+        if self.default is None:
+            return self.name
+        shown = f'"{self.default}"' if isinstance(self.default, str) else self.default
+        return f"{self.name}: {self.type} = {shown}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Contract:
         summary: The equation.
         inputs: In order.
         outputs: In order.
-        attributes: By name; none of ours has any so far.
+        attributes: What a node says besides; those without a default have to be said.
         body: Statements of the function in ONNX's text form.
     """
 
@@ -69,9 +76,11 @@ class Contract:
         """The operator as a model-local function that imports ``opset`` (at least 18)."""
         inputs = ", ".join(parameter.name for parameter in self.inputs)
         outputs = ", ".join(parameter.name for parameter in self.outputs)
+        declared = ", ".join(attribute.declared() for attribute in self.attributes)
+        attributes = f"<{declared}> " if declared else ""
         proto = parser.parse_function(
             f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n'
-            f"{self.name} ({inputs}) => ({outputs})\n{{{self.body}}}"
+            f"{self.name} {attributes}({inputs}) => ({outputs})\n{{{self.body}}}"
         )
         proto.doc_string = self.summary
         return ir.serde.deserialize_function(proto)

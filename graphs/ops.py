@@ -27,6 +27,7 @@ from graphs.contracts import (
     Parameter,
 )
 from graphs.gated_ops import GATED
+from graphs.moe_ops import MOE
 
 __all__ = ["CONTRACTS", "DOMAIN", "MIN_OPSET", "VERSION", "Attribute", "Contract", "Parameter"]
 
@@ -90,5 +91,6 @@ CONTRACTS: Mapping[str, Contract] = {
             _COLUMN + _WEIGHTED_SUM + "  mean = CastLike (total, members)\n",
         ),
         *GATED,
+        *MOE,
     )
 }

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from onnx import checker, helper
 
 from graphs.gated_ops import GATED
+from graphs.moe_ops import MOE
 from graphs.ops import CONTRACTS, DOMAIN, VERSION
 from tests.graphs.models import (
     check_golden,
@@ -22,8 +23,8 @@ from tests.graphs.models import (
     session,
 )
 
-# With weights that a gate computes: tests/graphs/test_gated_ops.py.
-OPERATORS = sorted(set(CONTRACTS) - {contract.name for contract in GATED})
+# With weights that a gate computes: test_gated_ops.py; of experts: test_moe_ops.py.
+OPERATORS = sorted(set(CONTRACTS) - {contract.name for contract in (*GATED, *MOE)})
 FORMULAS = {"LinearInterpolation": linear, "LogLinearInterpolation": log_linear}
 KINDS = {np.float16: 10, np.float32: 1, np.float64: 11}
 
