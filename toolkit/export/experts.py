@@ -8,30 +8,38 @@ the projections (an activation, a gate, a clamp) is traced as PyTorch does it, a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import onnx_ir as ir
 import torch
 from onnx import defs
 from onnxscript.values import Op, Opset
 from torch import nn
 
-from graphs import CONTRACTS
-from toolkit.nn import expert_linear
+from graphs import CONTRACTS, Contract
+from graphs.contracts import DOMAIN, VERSION
+from toolkit.export.adapters import adapted
+from toolkit.nn import combine, expert_linear
 
-__all__ = ["TRANSLATIONS", "expert_operators"]
+__all__ = ["TRANSLATIONS", "define_operators", "expert_operators"]
 
 _NAME = "toolkit"
-_FLOATS = ("float16", "bfloat16", "float", "double")
+_ONNX = {"float32": "float", "float64": "double"}
 
 
 @contextmanager
 def expert_operators(module: nn.Module) -> Iterator[None]:
-    """Inside, the sparse layers of ``module`` compute with ``toolkit.nn.expert_linear``."""
+    """Inside, the sparse layers of ``module`` compute with ``toolkit.nn.expert_linear``.
+
+    Raises:
+        ExportError: If one of them can neither be exported nor replaced.
+    """
     with ExitStack() as stack:
         for model in _pretrained(module):
             stack.enter_context(_experts_of(model))
+            stack.enter_context(adapted(model))
         yield
 
 
@@ -92,29 +100,38 @@ def _project(
     return expert_linear(x, ids, weight, bias, spread=spread)
 
 
-def combine(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """``sum_j weights[t, j] * rows[t * k + j]``: rows [T * k, H], weights [T, k]."""
-    weighted = rows * weights.reshape(-1, 1)
-    return weighted.view(*weights.shape, rows.shape[-1]).sum(1)
+def define_operators(model: ir.Model) -> None:
+    """Give the functions of our operators to a graph that calls them."""
+    called = {node.op_type for node in model.graph.all_nodes() if node.domain == DOMAIN}
+    for name in sorted(called):
+        function = CONTRACTS[name].function(model.graph.opset_imports[""])
+        model.functions[function.identifier()] = function
 
 
-def _operator(name: str, inputs: Sequence[str], types: Mapping[str, str]) -> Callable[..., Any]:
-    """The operator as the exporter's translation tables call one."""
-    domain, version = "toolkit", 1
+def _operator(contract: Contract) -> Callable[..., Any]:
+    """An operator of ours as the exporter's translation tables call one."""
+    parameter = defs.OpSchema.FormalParameter
+    constraints = [
+        (each.name, [f"tensor({_ONNX.get(dtype, dtype)})" for dtype in each.dtypes], "")
+        for each in (*contract.inputs, *contract.outputs)
+    ]
     schema = defs.OpSchema(
-        name,
-        domain,
-        version,
-        inputs=[defs.OpSchema.FormalParameter(name, types.get(name, "T")) for name in inputs],
-        outputs=[defs.OpSchema.FormalParameter("y", "T")],
-        type_constraints=[("T", [f"tensor({dtype})" for dtype in _FLOATS], "")],
-        attributes=[defs.OpSchema.Attribute("spread", defs.OpSchema.AttrType.INT)],
+        contract.name,
+        DOMAIN,
+        VERSION,
+        inputs=[parameter(each.name, each.name) for each in contract.inputs],
+        outputs=[parameter(each.name, each.name) for each in contract.outputs],
+        type_constraints=constraints,
+        attributes=[
+            defs.OpSchema.Attribute(each.name, defs.OpSchema.AttrType.INT)
+            for each in contract.attributes
+        ],
     )
-    return Op(Opset(domain, version), name, schema)
+    return Op(Opset(DOMAIN, VERSION), contract.name, schema)
 
 
-_PLAIN = _operator("ExpertLinear", ("x", "ids", "weight"), {"ids": "tensor(int64)"})
-_BIASED = _operator("ExpertLinearBias", ("x", "ids", "weight", "bias"), {"ids": "tensor(int64)"})
+_PLAIN = _operator(CONTRACTS["ExpertLinear"])
+_BIASED = _operator(CONTRACTS["ExpertLinearBias"])
 
 
 def _translate(x: Any, ids: Any, weight: Any, bias: Any = None, spread: int = 1) -> Any:

@@ -4,6 +4,6 @@ They need nothing but PyTorch: a model that uses them trains anywhere, and its e
 makes them cheap, an expert that no token chose.
 """
 
-from toolkit.nn.experts import expert_linear
+from toolkit.nn.experts import combine, expert_linear
 
-__all__ = ["expert_linear"]
+__all__ = ["combine", "expert_linear"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["expert_linear"]
+__all__ = ["combine", "expert_linear"]
 
 _Grads = tuple[torch.Tensor, torch.Tensor]
 
@@ -46,6 +46,20 @@ def expert_linear(
         )
     found: torch.Tensor = torch.ops.toolkit.expert_linear(x, ids, weight, bias, spread)
     return found
+
+
+def combine(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """``y[t] = sum_j weights[t, j] * rows[t * k + j]``: what a token's experts say, weighed.
+
+    Args:
+        rows: Of each slot, [T * k, U].
+        weights: Of each choice, [T, k].
+
+    Returns:
+        [T, U] in the wider of both types, which the sum is taken in.
+    """
+    weighted = rows * weights.reshape(-1, 1)
+    return weighted.view(*weights.shape, rows.shape[-1]).sum(1)
 
 
 def _forward(

@@ -1,0 +1,138 @@
+"""Tiny random Mixture-of-Experts models of every architecture that is exported, by name.
+
+``tiny(name)`` gives the model in memory, ``write_tiny(folder, name)`` its folder. Experts are
+larger than transformers initialises them, so that what they add is far above rounding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["CAUSAL", "ENCODER_DECODERS", "VOCABULARY", "tiny", "write_tiny"]
+
+VOCABULARY = 97
+
+_COMMON = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 160,
+    "num_experts_per_tok": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "head_dim": 4,
+}
+_DEEPSEEK = {
+    **_LATENT,
+    "moe_intermediate_size": 24,
+    "n_routed_experts": 8,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+    "routed_scaling_factor": 1.5,
+}
+
+# Name: transformers' prefix of the classes, and what the configuration says besides _COMMON.
+CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "qwen2_moe": (
+        "Qwen2Moe",
+        {
+            "num_experts": 6,
+            "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 40,
+            "decoder_sparse_step": 1,
+        },
+    ),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        {
+            "num_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 24,
+            "head_dim": 8,
+            "norm_topk_prob": True,
+        },
+    ),
+    "olmoe": ("Olmoe", {"num_experts": 8}),
+    "phimoe": ("Phimoe", {"num_local_experts": 4}),
+    "deepseek_v2": ("DeepseekV2", {**_DEEPSEEK, "topk_method": "group_limited_greedy"}),
+    "deepseek_v3": ("DeepseekV3", _DEEPSEEK),
+    "gpt_oss": ("GptOss", {"num_local_experts": 4, "head_dim": 8, "sliding_window": 4}),
+    "granitemoe": ("GraniteMoe", {"num_local_experts": 4}),
+    "jetmoe": ("JetMoe", {"num_local_experts": 4, "kv_channels": 8}),
+}
+ENCODER_DECODERS = ("switch_transformers", "nllb_moe")
+
+
+def tiny(name: str, seed: int = 0, **changes: Any) -> Any:
+    """A model of two layers in evaluation mode, its weights drawn from ``seed``."""
+    import transformers as hf
+
+    hf.utils.logging.set_verbosity_error()
+    torch.manual_seed(seed)
+    model = _causal(hf, name, changes) if name in CAUSAL else _encoder_decoder(hf, name, changes)
+    with torch.no_grad():
+        for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if "correction_bias" in path:
+                tensor.copy_(0.3 * torch.randn_like(tensor))
+            elif tensor.ndim > 1:
+                tensor.copy_(0.6 * torch.randn_like(tensor) / tensor.shape[-1] ** 0.5)
+            elif "bias" in path:
+                tensor.copy_(0.1 * torch.randn_like(tensor))
+    model.set_attn_implementation("eager")
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    return model.eval()
+
+
+def write_tiny(folder: Path, name: str, seed: int = 0, **changes: Any) -> Path:
+    """The same as a checkpoint folder."""
+    import transformers as hf
+
+    hf.utils.logging.disable_progress_bar()
+    tiny(name, seed, **changes).save_pretrained(folder)
+    return folder
+
+
+def _causal(hf: Any, name: str, changes: dict[str, Any]) -> Any:
+    prefix, own = CAUSAL[name]
+    config = getattr(hf, prefix + "Config")(**{**_COMMON, **own, **changes})
+    return getattr(hf, prefix + "ForCausalLM")(config)
+
+
+def _encoder_decoder(hf: Any, name: str, changes: dict[str, Any]) -> Any:
+    if name == "switch_transformers":
+        config = hf.SwitchTransformersConfig(
+            **{
+                "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 2,
+                "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1, "num_heads": 4,
+                "num_experts": 4, "expert_capacity": 4, "vocab_size": VOCABULARY, **changes,
+            }
+        )  # fmt: skip
+        return hf.SwitchTransformersForConditionalGeneration(config)
+    config = hf.NllbMoeConfig(
+        **{
+            "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48,
+            "decoder_ffn_dim": 48, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+            "num_experts": 4, "encoder_sparse_step": 2, "decoder_sparse_step": 2,
+            "vocab_size": VOCABULARY, "max_position_embeddings": 160, **changes,
+        }
+    )  # fmt: skip
+    return hf.NllbMoeForConditionalGeneration(config)
