@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["CAUSAL", "ENCODER_DECODERS", "VOCABULARY", "tiny", "write_tiny"]
+__all__ = ["CAUSAL", "MORE", "ENCODER_DECODERS", "VOCABULARY", "tiny", "write_tiny"]
 
 VOCABULARY = 97
 
@@ -78,6 +78,31 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "granitemoe": ("GraniteMoe", {"num_local_experts": 4}),
     "jetmoe": ("JetMoe", {"num_local_experts": 4, "kv_channels": 8}),
 }
+# More that use the same interface, or have a stand-in; one of them is enough to test a kind.
+MORE: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama4_text": ("Llama4", {"num_local_experts": 4, "head_dim": 8, "intermediate_size_mlp": 48, "interleave_moe_layer_step": 1}),
+    "ernie4_5_moe": ("Ernie4_5_Moe", {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24, "moe_num_shared_experts": 1, "moe_layer_start_index": 0, "moe_layer_end_index": -1}),
+    "glm4_moe": ("Glm4Moe", {**_DEEPSEEK, "head_dim": 8, "num_key_value_heads": 2, "kv_lora_rank": None}),
+    "hunyuan_v1_moe": ("HunYuanMoEV1", {"num_experts": 4, "moe_topk": [2, 2], "head_dim": 8}),
+    "minimax_m2": ("MiniMaxM2", {"num_local_experts": 4, "head_dim": 8, "rotary_dim": 4}),
+    "minimax": ("MiniMax", {"num_local_experts": 4, "head_dim": 8, "layer_types": ["full_attention", "full_attention"]}),
+    "dots1": ("Dots1", {**_DEEPSEEK, "head_dim": 8, "num_key_value_heads": 2, "kv_lora_rank": None}),
+    "flex_olmo": ("FlexOlmo", {"num_experts": 4}),
+    "granitemoeshared": ("GraniteMoeShared", {"num_local_experts": 4, "shared_intermediate_size": 24}),
+    "granitemoehybrid": ("GraniteMoeHybrid", {"num_local_experts": 4, "shared_intermediate_size": 24, "layer_types": ["attention", "attention"], "position_embedding_type": "rope"}),
+    "solar_open": ("SolarOpen", {"n_routed_experts": 4, "n_shared_experts": 1, "moe_intermediate_size": 24, "head_dim": 8}),
+    "afmoe": ("Afmoe", {"num_experts": 4, "num_dense_layers": 1, "num_shared_experts": 1, "moe_intermediate_size": 24, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]}),
+    "cohere2_moe": ("Cohere2Moe", {"num_experts": 4, "head_dim": 8}),
+    "glm4_moe_lite": ("Glm4MoeLite", {**_DEEPSEEK, "mlp_layer_types": ["dense", "sparse"]}),
+    "mistral4": ("Mistral4", _DEEPSEEK),
+    "exaone_moe": ("ExaoneMoe", {"num_experts": 4, "num_shared_experts": 1, "moe_intermediate_size": 24, "first_k_dense_replace": 0, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"], "mlp_layer_types": ["sparse", "sparse"]}),
+    "mimo_v2_flash": ("MiMoV2Flash", {"n_routed_experts": 4, "moe_intermediate_size": 24, "head_dim": 8, "v_head_dim": 8, "layer_types": ["full_attention", "full_attention"], "mlp_layer_types": ["dense", "sparse"]}),
+    "lfm2_moe": ("Lfm2Moe", {"num_experts": 4, "num_dense_layers": 1, "moe_intermediate_size": 24, "layer_types": ["full_attention", "full_attention"]}),
+    "jamba": ("Jamba", {"num_experts": 4, "expert_layer_period": 1, "expert_layer_offset": 0, "attn_layer_period": 1, "attn_layer_offset": 0}),
+    "qwen3_next": ("Qwen3Next", {"num_experts": 4, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24, "head_dim": 8, "layer_types": ["full_attention", "full_attention"], "decoder_sparse_step": 1}),
+    "dbrx": ("Dbrx", {}),
+    "longcat_flash": ("LongcatFlash", {"num_layers": 1, "n_routed_experts": 4, "moe_topk": 2, "zero_expert_num": 1, "expert_ffn_hidden_size": 24, "ffn_hidden_size": 48, **_LATENT, "q_lora_rank": 8}),
+}
 ENCODER_DECODERS = ("switch_transformers", "nllb_moe")
 
 
@@ -87,7 +112,7 @@ def tiny(name: str, seed: int = 0, **changes: Any) -> Any:
 
     hf.utils.logging.set_verbosity_error()
     torch.manual_seed(seed)
-    model = _causal(hf, name, changes) if name in CAUSAL else _encoder_decoder(hf, name, changes)
+    model = _causal(hf, name, changes) if name not in ENCODER_DECODERS else _encoder_decoder(hf, name, changes)
     with torch.no_grad():
         for path, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if "correction_bias" in path:
@@ -112,7 +137,11 @@ def write_tiny(folder: Path, name: str, seed: int = 0, **changes: Any) -> Path:
 
 
 def _causal(hf: Any, name: str, changes: dict[str, Any]) -> Any:
-    prefix, own = CAUSAL[name]
+    prefix, own = {**CAUSAL, **MORE}[name]
+    if name == "llama4_text":
+        return hf.Llama4ForCausalLM(hf.Llama4TextConfig(**{**_COMMON, **own, **changes}))
+    if name == "dbrx":
+        return hf.DbrxForCausalLM(hf.DbrxConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=160, vocab_size=97, attn_config={"clip_qkv": 8.0, "kv_n_heads": 2, "rope_theta": 1e4}, ffn_config={"ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32}))
     config = getattr(hf, prefix + "Config")(**{**_COMMON, **own, **changes})
     return getattr(hf, prefix + "ForCausalLM")(config)
 

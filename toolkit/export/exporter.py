@@ -18,6 +18,7 @@ from torch import nn
 import graphs
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec, span_of
 from toolkit.errors import ExportError
+from toolkit.export.complexes import ComplexAsPairs
 from toolkit.export.experts import TRANSLATIONS, define_operators, expert_operators
 from toolkit.export.foreign import adopt_onnx
 from toolkit.feeds import make_feeds
@@ -69,7 +70,7 @@ def export_source(
     module = source.load(options.precision)
     inputs = _example(source.inputs, shapes)
     names = [spec.name for spec in source.inputs]
-    with _quiet(), _readable_failures(source.name), expert_operators(module):
+    with _quiet(), _readable_failures(source.name), expert_operators(module), ComplexAsPairs():
         program = torch.onnx.export(
             _Positional(module, names, torch_dtype(options.precision)).eval(),
             args=tuple(inputs[name] for name in names),
