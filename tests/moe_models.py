@@ -89,7 +89,7 @@ MORE: dict[str, tuple[str, dict[str, Any]]] = {
     "dots1": ("Dots1", {**_DEEPSEEK, "head_dim": 8, "num_key_value_heads": 2, "kv_lora_rank": None}),
     "flex_olmo": ("FlexOlmo", {"num_experts": 4}),
     "granitemoeshared": ("GraniteMoeShared", {"num_local_experts": 4, "shared_intermediate_size": 24}),
-    "granitemoehybrid": ("GraniteMoeHybrid", {"num_local_experts": 4, "shared_intermediate_size": 24, "layer_types": ["attention", "attention"], "position_embedding_type": "rope"}),
+    "granitemoehybrid": ("GraniteMoeHybrid", {"num_local_experts": 4, "shared_intermediate_size": 24, "layer_types": ["attention", "attention"], "position_embedding_type": "rope", "mamba_n_heads": 4, "mamba_d_head": 16}),
     "solar_open": ("SolarOpen", {"n_routed_experts": 4, "n_shared_experts": 1, "moe_intermediate_size": 24, "head_dim": 8}),
     "afmoe": ("Afmoe", {"num_experts": 4, "num_dense_layers": 1, "num_shared_experts": 1, "moe_intermediate_size": 24, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]}),
     "cohere2_moe": ("Cohere2Moe", {"num_experts": 4, "head_dim": 8}),

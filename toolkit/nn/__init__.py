@@ -5,5 +5,6 @@ makes them cheap, an expert that no token chose.
 """
 
 from toolkit.nn.experts import combine, expert_linear
+from toolkit.nn.sparse_moe import SparseMoE, balance_loss
 
-__all__ = ["combine", "expert_linear"]
+__all__ = ["SparseMoE", "balance_loss", "combine", "expert_linear"]
