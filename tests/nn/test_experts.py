@@ -8,7 +8,8 @@ import torch
 from toolkit.nn import combine, expert_linear
 
 
-def make(tokens=5, k=2, experts=4, spread=2, bias=True, dtype=torch.float64):
+def make(tokens=5, *, spread=2, bias=True):
+    k, experts, dtype = 2, 4, torch.float64
     torch.manual_seed(0)
     rows = tokens * k // spread
     x = torch.randn(rows, 3, dtype=dtype)
@@ -59,7 +60,7 @@ def test_rows_that_do_not_fill_the_slots_are_refused():
 def test_operator_keeps_the_rules_that_tracing_relies_on():
     torch.library.opcheck(
         torch.ops.toolkit.expert_linear.default,
-        tuple(t.float() if t.is_floating_point() else t for t in make()) + (2,),
+        (*(t.float() if t.is_floating_point() else t for t in make()), 2),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,13 @@ def test_every_parameter_learns():
     loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_layer_can_be_copied_after_a_pass_in_training():
+    layer = make().train()
+    layer(torch.randn(4, 6))
+    assert layer.balance.requires_grad
+    assert copy.deepcopy(layer).balance == 0
 
 
 def test_balance_is_the_sum_of_both_losses():

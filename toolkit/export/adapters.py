@@ -77,12 +77,11 @@ class _JetMoe(nn.Module):
         """[T, H] to [T * k, U]."""
         return expert_linear(x, ids, self.input_linear.weight, spread=ids.shape[1])
 
-    def second(
-        self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
+    def second(self, rows: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """[T * k, U] to [T, H]."""
         rows = expert_linear(rows, ids, self.output_linear.weight)
-        return combine(rows, weights) + self.bias
+        bias: torch.Tensor = self.bias
+        return combine(rows, weights) + bias
 
 
 class _JetMoeMoE(_JetMoe):
@@ -120,6 +119,25 @@ class _JetMoeMoA(_JetMoe):
         return self.second(rows, *topology).view(*layer_input.shape[:2], -1)
 
 
+class _SwitchRouter(nn.Module):
+    """Switch Transformers' router, which replaces a module of its own whenever it is called."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.classifier, self.dtype = layer.classifier.to(layer.dtype), layer.dtype
+        self.capacity, self.num_experts = layer.expert_capacity, layer.num_experts
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[batch, sequence, H] to the choices that fit, [., ., E], weights [., ., 1] and logits.
+
+        An expert takes the first ``capacity`` tokens of a sequence that choose it.
+        """
+        logits = self.classifier(hidden.to(self.dtype))
+        weights, ids = logits.softmax(-1).to(hidden.dtype).max(-1, keepdim=True)
+        chosen = (ids == torch.arange(self.num_experts, device=ids.device)).long()
+        return chosen * (chosen.cumsum(-2) <= self.capacity), weights, logits
+
+
 class _SwitchExperts(nn.Module):
     """Switch Transformers' modules as one tensor per projection."""
 
@@ -146,10 +164,11 @@ class _DbrxExperts(nn.Module):
     def __init__(self, layer: Any) -> None:
         super().__init__()
         shape = (layer.num_experts, layer.ffn_hidden_size, layer.hidden_size)
-        self.act = layer.mlp.activation_fn
-        for name in ("w1", "v1", "w2"):
-            table = getattr(layer.mlp, name).detach().view(shape)
-            self.register_parameter(name, nn.Parameter(table, requires_grad=False))
+        self.act: Callable[[torch.Tensor], torch.Tensor] = layer.mlp.activation_fn
+        self.w1, self.v1, self.w2 = (
+            nn.Parameter(table.detach().view(shape), requires_grad=False)
+            for table in (layer.mlp.w1, layer.mlp.v1, layer.mlp.w2)
+        )
 
     def forward(
         self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
@@ -195,6 +214,7 @@ def _stack(layers: list[Any]) -> nn.Parameter:
 _STAND_INS: Mapping[str, Callable[[Any], nn.Module]] = {
     "JetMoeMoE": _JetMoeMoE,
     "JetMoeMoA": _JetMoeMoA,
+    "SwitchTransformersTop1Router": _SwitchRouter,
     "SwitchTransformersExperts": _SwitchExperts,
     "DbrxExperts": _DbrxExperts,
     "Llama4TextMoe": _Llama4TextMoe,

@@ -32,7 +32,7 @@ class ComplexAsPairs(TorchFunctionMode):
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             # An ellipsis would reach over the pairs' own axis.
             own = (slice(None),) if any(part is Ellipsis for part in index) else ()
-            return torch.view_as_complex(torch.view_as_real(args[0])[(*index, *own)])
+            return torch.view_as_complex(torch.view_as_real(args[0])[index + own])
         if func in _UNSQUEEZE and args[0].is_complex():
             dim = args[1] if len(args) > 1 else (kwargs or {})["dim"]
             pairs = torch.view_as_real(args[0])

@@ -127,7 +127,8 @@ def _operator(contract: Contract) -> Callable[..., Any]:
             for each in contract.attributes
         ],
     )
-    return Op(Opset(DOMAIN, VERSION), contract.name, schema)
+    operator: Callable[..., Any] = Op(Opset(DOMAIN, VERSION), contract.name, schema)
+    return operator
 
 
 _PLAIN = _operator(CONTRACTS["ExpertLinear"])

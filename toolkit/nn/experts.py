@@ -95,28 +95,24 @@ def _chosen(ids: torch.Tensor, experts: int) -> Iterator[tuple[int, torch.Tensor
     flat = ids.reshape(-1)
     order = flat.argsort(stable=True)
     counts = torch.bincount(flat, minlength=experts).tolist()
-    for expert, slots in enumerate(order.split(counts)):
+    for expert, slots in enumerate(torch.split(order, counts)):
         if slots.numel():
             yield expert, slots
 
 
 def _forward_shape(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    spread: int,
+    x: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor, *_: object
 ) -> torch.Tensor:
     return x.new_empty(ids.shape[0] * ids.shape[1], weight.shape[1])
 
 
 def _backward_shape(
-    grad: torch.Tensor, x: torch.Tensor, ids: torch.Tensor, weight: torch.Tensor, spread: int
+    _grad: torch.Tensor, x: torch.Tensor, _ids: torch.Tensor, weight: torch.Tensor, *_: object
 ) -> _Grads:
     return torch.empty_like(x), torch.empty_like(weight)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:  # noqa: ARG001  (PyTorch's signature)
     x, ids, weight, bias, spread = inputs
     ctx.save_for_backward(x, ids, weight)
     ctx.spread, ctx.biased = spread, bias is not None
@@ -145,6 +141,4 @@ torch.library.custom_op(
     mutates_args=(),
     schema="(Tensor grad, Tensor x, Tensor ids, Tensor weight, int spread) -> (Tensor, Tensor)",
 ).register_fake(_backward_shape)
-torch.library.register_autograd(
-    "toolkit::expert_linear", _differentiate, setup_context=_remember
-)
+torch.library.register_autograd("toolkit::expert_linear", _differentiate, setup_context=_remember)

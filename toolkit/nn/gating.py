@@ -75,7 +75,8 @@ def load(
     kth, next_one = best[:, k - 1 : k], best[:, k:]
     # Without itself, one of the best k leaves its place to the next.
     threshold = torch.where(logits >= kth, next_one, kth)
-    return torch.special.ndtr((clean - threshold) / deviation).sum(0)
+    chosen: torch.Tensor = torch.special.ndtr((clean - threshold) / deviation)
+    return chosen.sum(0)
 
 
 def squared_variation(values: torch.Tensor) -> torch.Tensor:

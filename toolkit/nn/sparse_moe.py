@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ class SparseMoE(nn.Module):
         balance: What the last pass in training adds to the loss, a scalar; 0 before any.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (options of a layer, by name)
         self,
         width: int,
         hidden: int,
@@ -120,6 +121,10 @@ class SparseMoE(nn.Module):
         importance = weights.new_zeros(len(self.gate))
         importance = importance.index_add(0, ids.reshape(-1), weights.reshape(-1))
         return self.importance_weight * squared_variation(importance)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without ``balance``, which hangs on the pass it came from: copies start with none."""
+        return {**self.__dict__, "balance": torch.zeros(())}
 
     def extra_repr(self) -> str:
         """Sizes, as ``print(model)`` shows them."""
