@@ -17,12 +17,21 @@ if TYPE_CHECKING:
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
     from graphs.lifting import lift
+    from graphs.moe.cutting import cut_experts
+    from graphs.moe.layers import ExpertLayer, expert_layers
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
     from graphs.passes.base import NearMiss, Pass, PassReport
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+    from graphs.passes.experts import (
+        ExpertsToBatched,
+        ExpertsToConditionals,
+        ExpertsToDense,
+        ExpertsToRows,
+    )
+    from graphs.passes.find_gating import FindGating
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -42,8 +51,14 @@ __all__ = [
     "Description",
     "Difference",
     "Ensemble",
+    "ExpertLayer",
+    "ExpertsToBatched",
+    "ExpertsToConditionals",
+    "ExpertsToDense",
+    "ExpertsToRows",
     "Exposure",
     "Feed",
+    "FindGating",
     "Gate",
     "GraphError",
     "Leaf",
@@ -61,8 +76,10 @@ __all__ = [
     "Translation",
     "Tree",
     "Weights",
+    "cut_experts",
     "describe",
     "differences",
+    "expert_layers",
     "expose",
     "fuse",
     "lift",
@@ -81,6 +98,11 @@ _HOMES = {
     "PassReport": "graphs.passes.base",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
     "DeduplicateSubgraphs": "graphs.passes.deduplicate_subgraphs",
+    "ExpertsToBatched": "graphs.passes.experts",
+    "ExpertsToConditionals": "graphs.passes.experts",
+    "ExpertsToDense": "graphs.passes.experts",
+    "ExpertsToRows": "graphs.passes.experts",
+    "FindGating": "graphs.passes.find_gating",
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",
@@ -94,6 +116,9 @@ _HOMES = {
     "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
     "lift": "graphs.lifting",
+    "ExpertLayer": "graphs.moe.layers",
+    "cut_experts": "graphs.moe.cutting",
+    "expert_layers": "graphs.moe.layers",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",

@@ -44,13 +44,24 @@ class Additions:
         inputs: Sequence[ir.Value],
         kind: ir.DataType,
         dims: Iterable[Dim],
-        **attributes: int,
+        **attributes: int | Sequence[int] | ir.TensorProtocol,
     ) -> ir.Value:
         """The output of a node."""
         name = f"{self._stem}/{label}"
         output = ir.Value(name=name, shape=ir.Shape(dims), type=ir.TensorType(kind))
         self.graph.append(ir.node(op_type, inputs, attributes, outputs=[output], name=name))
         return output
+
+    def split(self, label: str, value: ir.Value, count: int) -> list[ir.Value]:
+        """The elements of a vector [count], each [1]."""
+        name = f"{self._stem}/{label}"
+        outputs = [
+            ir.Value(name=f"{name}_{place}", shape=ir.Shape([1]), type=value.type)
+            for place in range(count)
+        ]
+        sizes = self.constant(f"{label}_sizes", np.ones(count, np.int64))
+        self.graph.append(ir.node("Split", [value, sizes], {"axis": 0}, outputs=outputs, name=name))
+        return outputs
 
 
 def upstream(value: ir.Value) -> set[ir.Node]:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
+from graphs.moe.blocks import is_expert_linear
 from graphs.ops import DOMAIN
 from graphs.passes.base import NearMiss
 
@@ -109,7 +110,8 @@ class Lowering:
         if reason:
             self.misses.append(NearMiss(node.name or node.op_type, reason))
             return True
-        return node.op_type in _KEPT or node.domain == DOMAIN
+        ours = node.domain == DOMAIN and not is_expert_linear(node)  # gating, interpolation
+        return node.op_type in _KEPT or ours
 
     def _is_position(self, node: ir.Node) -> bool:
         """Whether its floats come from integers alone: positions, angles, buckets, masks."""

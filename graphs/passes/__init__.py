@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from graphs.passes.base import NearMiss, Pass, PassReport
 from graphs.passes.deduplicate_initializers import DeduplicateInitializers
 from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
+from graphs.passes.experts import (
+    ExpertsToBatched,
+    ExpertsToConditionals,
+    ExpertsToDense,
+    ExpertsToRows,
+)
+from graphs.passes.find_gating import FindGating
 from graphs.passes.mixed_precision import MixedPrecision
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -17,6 +24,11 @@ __all__ = ["PASSES", "NearMiss", "Pass", "PassReport"]
 PASSES: Mapping[str, type[Pass]] = {
     DeduplicateInitializers.name: DeduplicateInitializers,
     DeduplicateSubgraphs.name: DeduplicateSubgraphs,
+    ExpertsToBatched.name: ExpertsToBatched,
+    ExpertsToConditionals.name: ExpertsToConditionals,
+    ExpertsToDense.name: ExpertsToDense,
+    ExpertsToRows.name: ExpertsToRows,
+    FindGating.name: FindGating,
     MixedPrecision.name: MixedPrecision,
     RemoveUnusedNodes.name: RemoveUnusedNodes,
     SkipGatedMembers.name: SkipGatedMembers,

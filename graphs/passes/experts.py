@@ -1,0 +1,135 @@
+"""Layers of experts become what runs: conditionals, rows, all rows, or one batched product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from graphs.moe.all_rows import to_batched, to_dense
+from graphs.moe.blocks import ExpertBlock
+from graphs.moe.experts import ready_blocks
+from graphs.moe.layers import layer_of, record
+from graphs.moe.slabs import Slabs
+from graphs.moe.sorted_rows import to_conditionals, to_rows
+from graphs.passes.base import NearMiss, PassReport
+
+__all__ = ["ExpertsToBatched", "ExpertsToConditionals", "ExpertsToDense", "ExpertsToRows"]
+
+_Lowering = Callable[[ExpertBlock, ir.Model, Slabs], ir.Value]
+
+
+@dataclass(frozen=True)
+class _ExpertsPass:
+    """What the lowerings have in common: which blocks, and taking the place of their output.
+
+    Attributes:
+        only: Shell patterns of the names of blocks, which are those of their last nodes.
+    """
+
+    name: ClassVar[str]
+    lower: ClassVar[_Lowering]
+
+    only: tuple[str, ...] = ("*",)
+
+    def requires(self, model: ir.Model) -> None:
+        """Any graph will do: in one without experts nothing is to be done."""
+
+    def apply(self, model: ir.Model) -> PassReport:
+        """Sites are the blocks that were rewritten."""
+        blocks, misses = ready_blocks(model.graph)
+        chosen = [b for b in blocks if any(fnmatchcase(b.name, p) for p in self.only)]
+        slabs = Slabs(model.graph)
+        layers = [layer_of(block, self.name) for block in chosen]
+        for block in chosen:
+            _replace(block, self.lowered(block, model, slabs, misses), model.graph)
+        slabs.drop_unused()
+        _drop_functions(model)
+        if layers:
+            record(model, layers)
+        return PassReport(self.name, tuple(block.name for block in chosen), tuple(misses))
+
+    def lowered(
+        self, block: ExpertBlock, model: ir.Model, slabs: Slabs, misses: list[NearMiss]
+    ) -> ir.Value:
+        """What takes the place of a block's output; ``misses`` learns what was done otherwise."""
+        del misses
+        return type(self).lower(block, model, slabs)
+
+    def ensures(self, model: ir.Model) -> None:
+        """The replacement is by construction; what is left are near misses."""
+
+
+class ExpertsToConditionals(_ExpertsPass):
+    """Sorts the rows by expert once and runs each expert that has rows, behind an ``If``.
+
+        rows_e = x[token_of_row[offsets[e] : offsets[e + 1]]]
+        y_e = If(active[e], FFN_e(rows_e), rows_e)
+
+    Slices stand outside the ``If``, weights in the main graph, and there is one level, as TensorRT
+    and ONNX Runtime both want it. A block whose rows come out wider or narrower than they went in
+    is lowered as by ``experts_to_rows`` and reported: the branch that does not run would have
+    another shape.
+    """
+
+    name: ClassVar[str] = "experts_to_conditionals"
+    lower: ClassVar[_Lowering] = staticmethod(to_conditionals)
+
+    def lowered(
+        self, block: ExpertBlock, model: ir.Model, slabs: Slabs, misses: list[NearMiss]
+    ) -> ir.Value:
+        """Rows without an ``If`` where branches would differ."""
+        sides = [None if v.shape is None else v.shape[1] for v in (block.x, block.output)]
+        if sides[0] == sides[1] and block.x.dtype == block.output.dtype:
+            return to_conditionals(block, model, slabs)
+        reason = f"its rows go in {sides[0]} wide and come out {sides[1]} wide: without an If"
+        misses.append(NearMiss(block.name, reason))
+        return to_rows(block, model, slabs)
+
+
+class ExpertsToRows(_ExpertsPass):
+    """As conditionals without the ``If``: a product with no rows costs next to nothing.
+
+    y_e = FFN_e(x[token_of_row[offsets[e] : offsets[e + 1]]])
+    """
+
+    name: ClassVar[str] = "experts_to_rows"
+    lower: ClassVar[_Lowering] = staticmethod(to_rows)
+
+
+class ExpertsToDense(_ExpertsPass):
+    """Every expert runs on every token, and each slot takes the one it chose: static shapes."""
+
+    name: ClassVar[str] = "experts_to_dense"
+    lower: ClassVar[_Lowering] = staticmethod(to_dense)
+
+
+class ExpertsToBatched(_ExpertsPass):
+    """One batched product over a padded table [E, C] of rows: static shapes, few nodes.
+
+    The capacity C is the number of tokens, so none is ever dropped.
+    """
+
+    name: ClassVar[str] = "experts_to_batched"
+    lower: ClassVar[_Lowering] = staticmethod(to_batched)
+
+
+def _replace(block: ExpertBlock, result: ir.Value, graph: ir.Graph) -> None:
+    """Readers of the block's output read ``result``, which takes over its name and shape."""
+    old = block.output
+    name, shape = old.name, old.shape
+    old.replace_all_uses_with(result, replace_graph_outputs=True)
+    graph.remove(block.nodes, safe=True)
+    result.name, result.shape = name, shape
+
+
+def _drop_functions(model: ir.Model) -> None:
+    """Functions that no node calls any more."""
+    called = {node.op_identifier() for node in model.graph.all_nodes()}
+    for function in model.functions.values():
+        called |= {node.op_identifier() for node in function.all_nodes()}
+    for key in [key for key in model.functions if key not in called]:
+        del model.functions[key]

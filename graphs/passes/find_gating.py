@@ -1,0 +1,133 @@
+"""Routers become operators that a plugin can take over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from graphs.contracts import DOMAIN
+from graphs.dims import Dim, dims_of
+from graphs.moe.blocks import ExpertBlock
+from graphs.moe.experts import ready_blocks
+from graphs.moe.gating import OUTPUTS, GatingCall, agreeing
+from graphs.moe.routers import Router, RouterError, router_of
+from graphs.moe.routing import DISPATCHERS, operator
+from graphs.passes.base import NearMiss, PassReport
+
+__all__ = ["FindGating"]
+
+
+@dataclass(frozen=True)
+class FindGating:
+    """Replaces the nodes of a router by ``TopKGating`` or ``GroupedTopKGating``.
+
+    What stands between the logits and the choices of a layer of experts is cut out and run on
+    random logits, and every way to call an operator that the constants in it allow is run on the
+    same: softmax or sigmoid scores, with a correction bias, in groups, with the weights summing to
+    one or not, scaled. The one that chooses the same experts with the same weights takes its place.
+    Choices may come in another order: what belongs together stays together.
+
+    A router that no such call agrees with (PhiMoE's, whose second choice is made among logits near
+    its own) stays as it is, a near miss; its ids are dispatched all the same.
+    """
+
+    name: ClassVar[str] = "find_gating"
+
+    def requires(self, model: ir.Model) -> None:
+        """Any graph will do: in one without experts nothing is to be found."""
+
+    def apply(self, model: ir.Model) -> PassReport:
+        """Sites are the names of the gating nodes."""
+        blocks, _ = ready_blocks(model.graph)
+        sites: list[str] = []
+        misses: list[NearMiss] = []
+        last: GatingCall | None = None  # the layers of one model are alike
+        for group in _by_router(blocks):
+            order = {node: place for place, node in enumerate(model.graph)}
+            try:
+                router = _router_of_any(group, order)
+                last = agreeing(router, group[0], last)
+            except RouterError as reason:
+                misses.append(NearMiss(group[0].name, str(reason)))
+                continue
+            sites.append(_put(router, group[0], last, model))
+        return PassReport(self.name, tuple(sites), tuple(misses))
+
+    def ensures(self, model: ir.Model) -> None:
+        """Agreement was established by running both."""
+
+
+def _by_router(blocks: list[ExpertBlock]) -> list[list[ExpertBlock]]:
+    """Blocks with the same ids together, without those whose ids an operator makes already."""
+    groups: dict[ir.Value, list[ExpertBlock]] = {}
+    for block in blocks:
+        maker = block.ids.producer()
+        if maker is None or maker.domain != DOMAIN or maker.op_type not in DISPATCHERS:
+            groups.setdefault(block.ids, []).append(block)
+    return list(groups.values())
+
+
+def _router_of_any(blocks: list[ExpertBlock], order: Mapping[ir.Node, int]) -> Router:
+    """The router of blocks that share their ids: weights are applied behind one of them."""
+    *others, last = blocks
+    try:
+        return router_of(last, order)
+    except RouterError:
+        if not others:
+            raise
+        return _router_of_any(others, order)
+
+
+def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) -> str:
+    """The operator in place of a router's nodes; gives its name."""
+    graph, count = model.graph, block.num_experts
+    name = f"{router.ids.name}/gating"
+    inputs = [router.logits]
+    if call.op_type == "GroupedTopKGating":
+        inputs.append(_bias(router, call, name, graph))
+    tokens = None if block.x.shape is None else dims_of(block.x.shape)[0]
+    dims: list[Dim] = [tokens, block.top_k]
+    shapes: list[list[Dim]] = [dims, dims, [None], [None], [count + 1], [count]]
+    whole = ir.DataType.INT64
+    kinds = [ir.DataType.FLOAT, whole, whole, whole, whole, ir.DataType.BOOL]
+    outputs = [
+        ir.Value(name=f"{name}/{label}", shape=ir.Shape(shape), type=ir.TensorType(kind))
+        for label, shape, kind in zip(OUTPUTS, shapes, kinds, strict=True)
+    ]
+    node = operator(call.op_type, inputs, outputs, model, name, **call.attributes)
+    node.metadata_props.update(router.nodes[-1].metadata_props)
+    graph.append(node)
+    router.ids.replace_all_uses_with(outputs[1], replace_graph_outputs=True)
+    weights = outputs[0]
+    if router.weights.dtype not in {None, ir.DataType.FLOAT}:
+        weights = ir.Value(name=f"{name}/cast", shape=ir.Shape(dims), type=router.weights.type)
+        kind = router.weights.dtype
+        graph.append(
+            ir.node("Cast", [outputs[0]], {"to": kind}, outputs=[weights], name=str(weights.name))
+        )
+    router.weights.replace_all_uses_with(weights, replace_graph_outputs=True)
+    _remove_unread(router.nodes, graph)
+    return name
+
+
+def _bias(router: Router, call: GatingCall, name: str, graph: ir.Graph) -> ir.Value:
+    for value in router.given:
+        if call.bias is not None and value.name == call.bias:
+            return value
+    array = np.zeros(router.num_experts, np.float32)
+    value = ir.Value(
+        name=f"{name}/bias", shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT)
+    )
+    value.const_value = ir.tensor(array, name=value.name)
+    graph.register_initializer(value)
+    return value
+
+
+def _remove_unread(nodes: tuple[ir.Node, ...], graph: ir.Graph) -> None:
+    for node in reversed(nodes):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
