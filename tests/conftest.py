@@ -6,10 +6,15 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from toolkit.artifacts import OnnxModel
 
 # Before numpy, torch or ONNX Runtime load: sums in one order, and two workers on two cores.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -45,3 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         lacks = [what for name, what in missing.items() if item.get_closest_marker(name)]
         if lacks:
             item.add_marker(pytest.mark.skip(reason="this machine lacks " + ", ".join(lacks)))
+
+
+@pytest.fixture(scope="session")
+def moe_graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OnnxModel]:
+    """By name, a tiny Mixture-of-Experts model exported with caches, once; see tests.moe_models."""
+    from tests.moe_models import export_tiny
+
+    return cache(lambda name: export_tiny(tmp_path_factory.mktemp("moe"), name))

@@ -18,6 +18,8 @@ from torch import nn
 import graphs
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec, span_of
 from toolkit.errors import ExportError
+from toolkit.export.complexes import ComplexAsPairs
+from toolkit.export.experts import TRANSLATIONS, define_operators, expert_operators
 from toolkit.export.foreign import adopt_onnx
 from toolkit.feeds import make_feeds
 from toolkit.sources import Source
@@ -68,7 +70,7 @@ def export_source(
     module = source.load(options.precision)
     inputs = _example(source.inputs, shapes)
     names = [spec.name for spec in source.inputs]
-    with _quiet(), _readable_failures(source.name):
+    with _quiet(), _readable_failures(source.name), expert_operators(module), ComplexAsPairs():
         program = torch.onnx.export(
             _Positional(module, names, torch_dtype(options.precision)).eval(),
             args=tuple(inputs[name] for name in names),
@@ -77,10 +79,12 @@ def export_source(
             input_names=names,
             output_names=list(source.outputs),
             opset_version=options.opset,
+            custom_translation_table=dict(TRANSLATIONS),
             verbose=False,
         )
     if program is None:
         raise ExportError(f"{source.name}: torch.onnx.export returned no program")
+    define_operators(program.model)
     program.save(out, external_data=True)
     if traced is not None:
         assert program.exported_program is not None

@@ -7,7 +7,7 @@ new positions appended out. An empty past is a prefill.
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import torch
@@ -28,21 +28,38 @@ def cached_inputs(config: Any) -> tuple[TensorSpec, ...]:
     ``input_ids`` and ``position_ids`` int64 [batch, sequence], ``attention_mask`` int64 [batch,
     past_sequence + sequence], then key and value of each layer.
     """
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     table = getattr(config, "max_position_embeddings", None) or 2**31
-    new, cache = ("batch", "sequence"), ("batch", heads, "past_sequence", size)
+    new, (heads, *sizes) = ("batch", "sequence"), _cache_of(config)
     return (
         TensorSpec("input_ids", "int64", new, low=0, high=config.vocab_size),
         TensorSpec("attention_mask", "int64", ("batch", _TOTAL), low=0, high=2, role="mask"),
         TensorSpec("position_ids", "int64", new, low=0, high=table),
-        *(TensorSpec(PAST + tail, "float32", cache) for tail in _tails(config)),
+        *(
+            TensorSpec(PAST + tail, "float32", ("batch", heads, "past_sequence", size))
+            for tail, size in zip(_tails(config), cycle(sizes), strict=False)
+        ),
     )
 
 
 def cached_outputs(config: Any) -> tuple[str, ...]:
     """``logits``, then key and value of each layer."""
     return ("logits", *(PRESENT + tail for tail in _tails(config)))
+
+
+def _cache_of(config: Any) -> tuple[int, int, int]:
+    """Heads, and the size of a key and of a value in a head.
+
+    Latent attention (DeepSeek-V2, arXiv:2405.04434) keeps what keys and values are made of: one
+    head, a latent vector in place of the key, and the rotated part in place of the value.
+    """
+    latent = getattr(config, "kv_lora_rank", None)
+    if latent:
+        return 1, latent, config.qk_rope_head_dim
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    # JetMoE's width of a head is kv_channels.
+    size = getattr(config, "head_dim", None) or getattr(config, "kv_channels", None)
+    size = size or config.hidden_size // config.num_attention_heads
+    return heads, size, size
 
 
 def _tails(config: Any) -> list[str]:

@@ -189,6 +189,8 @@ class HuggingFaceSource:
                 config=self.config,
                 dtype=torch_dtype("float32"),
                 attn_implementation="eager",
+                # Each expert's formula, one by one: what the proof may compare with.
+                experts_implementation="eager",
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
