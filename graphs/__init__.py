@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ExpertsToBatched,
         ExpertsToConditionals,
         ExpertsToDense,
+        ExpertsToNative,
         ExpertsToRows,
     )
     from graphs.passes.find_gating import FindGating
@@ -55,6 +56,7 @@ __all__ = [
     "ExpertsToBatched",
     "ExpertsToConditionals",
     "ExpertsToDense",
+    "ExpertsToNative",
     "ExpertsToRows",
     "Exposure",
     "Feed",
@@ -101,6 +103,7 @@ _HOMES = {
     "ExpertsToBatched": "graphs.passes.experts",
     "ExpertsToConditionals": "graphs.passes.experts",
     "ExpertsToDense": "graphs.passes.experts",
+    "ExpertsToNative": "graphs.passes.experts",
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
     "MixedPrecision": "graphs.passes.mixed_precision",

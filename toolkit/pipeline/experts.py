@@ -25,6 +25,7 @@ LOWERINGS: Mapping[str, type[graphs.Pass]] = {
     "rows": graphs.ExpertsToRows,
     "dense": graphs.ExpertsToDense,
     "batched": graphs.ExpertsToBatched,
+    "native": graphs.ExpertsToNative,
 }
 
 # Building a TensorRT engine takes time quadratic in the conditionals: 4 s for 32, 43 s for 128.
@@ -105,7 +106,7 @@ def _by_measurement(
 ) -> ExpertRecord:
     """The lowering with the lowest geometric mean of time over token counts."""
     few = max(layer.experts for _, layer in layers) <= _FEW_EXPERTS
-    names = [name for name in LOWERINGS if few or name in {"conditionals", "rows"}]
+    names = ["conditionals", "rows", *(["dense", "batched"] if few else [])]
     seconds: dict[str, list[float]] = {name: [0.0] * len(tokens) for name in names}
     kinds = list(_kinds(layers))
     for done, kind in enumerate(kinds):

@@ -191,3 +191,32 @@ def test_weights_that_are_computed_are_left_alone(tmp_path):
     (report,) = graphs.rewrite(plain, [graphs.ExpertsToRows()], tmp_path / "out.onnx")
     assert not report.sites
     assert report.near_misses[0].reason == "the weights of its experts are computed"
+
+
+@pytest.mark.parametrize("normalize", [0, 1])
+@pytest.mark.parametrize("name", ["gated", "plain", "biased", "transposed"])
+def test_native_takes_gating_experts_and_sum(tmp_path, name, normalize):
+    layer = LAYERS[name]
+    plain = write(tmp_path / "layer.onnx", layer, gating=normalize, external=False)
+    (report,) = graphs.rewrite(plain, [graphs.ExpertsToNative()], tmp_path / "native.onnx")
+    assert not report.near_misses
+    kinds = [node.op_type for node in onnx.load(tmp_path / "native.onnx").graph.node]
+    assert "MoE" in kinds
+    random = np.random.default_rng(3)
+    x = random.normal(size=(9, layer.hidden)).astype(np.float32)
+    logits = random.normal(size=(9, layer.experts)).astype(np.float32)
+    odds = np.exp(logits.astype(np.float64))
+    ids = np.argsort(-logits, axis=1)[:, : layer.top_k]
+    weights = np.take_along_axis(odds, ids, 1)
+    weights /= weights.sum(1, keepdims=True) if normalize else odds.sum(1, keepdims=True)
+    session = ort.InferenceSession(str(tmp_path / "native.onnx"))
+    (found,) = session.run(None, {"x": x, "logits": logits})
+    np.testing.assert_allclose(found, layer.expected(x, ids, weights), rtol=0, atol=2e-5)
+
+
+def test_native_without_gating_runs_on_rows(tmp_path):
+    plain = write(tmp_path / "layer.onnx", LAYERS["gated"])
+    (report,) = graphs.rewrite(plain, [graphs.ExpertsToNative()], tmp_path / "native.onnx")
+    assert report.near_misses[0].reason == "its routing is not TopKGating: on its rows instead"
+    kinds = {node.op_type for node in onnx.load(tmp_path / "native.onnx").graph.node}
+    assert not kinds & {"MoE", "ExpertLinear"}
