@@ -172,7 +172,7 @@ def _recipe(path: Path) -> Inspection:
 
 
 def _kind(model: Any) -> str:
-    kinds = ("checkpoint", "factory", "onnx", "merge", "soup", "ensemble", "stack")
+    kinds = ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
     return next(kind for kind in kinds if hasattr(model, kind))
 
 

@@ -249,6 +249,7 @@ CASES = {
     ),
     # Configs: files and grammar.
     "an empty config": (unchanged, "", "is empty"),
+    "a recipe": (unchanged, "model: {checkpoint: a}", "is a recipe, and the configuration of a"),
     "no YAML": (unchanged, "models: [", "is not valid YAML"),
     "a repeated key": (unchanged, "merge_method: linear\nmerge_method: ties", "'merge_method'"),
     "a list": (unchanged, "- linear", "a mapping was wanted, not list"),

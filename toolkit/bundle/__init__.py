@@ -2,6 +2,7 @@
 
 from toolkit.bundle.manifest import (
     EngineRecord,
+    ExpertRecord,
     FileRecord,
     Manifest,
     SourceRecord,
@@ -24,6 +25,7 @@ __all__ = [
     "Bundle",
     "Draft",
     "EngineRecord",
+    "ExpertRecord",
     "FileRecord",
     "Manifest",
     "SourceRecord",

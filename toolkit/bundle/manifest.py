@@ -16,6 +16,7 @@ from toolkit.errors import BundleError
 
 __all__ = [
     "EngineRecord",
+    "ExpertRecord",
     "FileRecord",
     "Manifest",
     "SourceRecord",
@@ -76,6 +77,14 @@ class EngineRecord(_Record):
     layers: int
 
 
+class ExpertRecord(_Record):
+    """How layers of experts were lowered, and why."""
+
+    lowering: str
+    reason: str
+    milliseconds: dict[str, dict[str, float]] | None = None  # by lowering and number of tokens
+
+
 class Manifest(_Record):
     """Everything ``toolkit`` needs to know about a bundle without opening its graph."""
 
@@ -90,6 +99,7 @@ class Manifest(_Record):
     outputs: tuple[TensorRecord, ...]
     shapes: dict[str, tuple[int, int, int]]
     engine: EngineRecord | None
+    experts: ExpertRecord | None = None
     versions: dict[str, str]
     sources: tuple[SourceRecord, ...]
     files: dict[str, FileRecord]

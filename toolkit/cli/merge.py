@@ -32,7 +32,8 @@ def _without_scipy() -> Iterator[None]:
 
 def merge_command(
     config: Annotated[
-        Path, typer.Argument(help="A merge in mergekit's grammar, YAML.", metavar="CONFIG")
+        Path,
+        typer.Argument(help="A merge, or a mixture of experts, as mergekit's.", metavar="CONFIG"),
     ],
     out: Annotated[
         Optional[Path],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
@@ -54,6 +55,8 @@ def merge_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Merge checkpoints of one architecture into one; mergekit configs work unchanged.
+
+    A config with experts: makes a sparse mixture of them, as mergekit-moe does.
 
     Weights are streamed: memory does not grow with the models. OUT appears when all is written.
     """

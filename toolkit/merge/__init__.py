@@ -6,8 +6,9 @@
 
 from toolkit.merge.config import MergeConfig, from_mapping
 from toolkit.merge.memory import merge_modules, merge_state_dicts
-from toolkit.merge.merging import MergeReport, merge, merge_configs, plan, plan_configs
+from toolkit.merge.merging import merge, merge_configs, plan, plan_configs
 from toolkit.merge.options import MergeOptions
+from toolkit.merge.outcome import MergeReport
 from toolkit.merge.plan import MergePlan
 
 __all__ = [

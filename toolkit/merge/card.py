@@ -17,7 +17,8 @@ __all__ = ["card"]
 def card(plan: MergePlan, config: str, written: Written, warnings: Sequence[str]) -> str:
     """Markdown with the front matter that model hubs read."""
     names = list(plan.models)
-    lines = ["---", "library_name: transformers", "tags: [merge]", "base_model:"]
+    tags = "merge, moe" if plan.method == "moe" else "merge"
+    lines = ["---", "library_name: transformers", f"tags: [{tags}]", "base_model:"]
     lines += [f"- {json.dumps(_plain(name))}" for name in names]
     lines += ["---", "", "# Merged model", ""]
     lines += [f"{len(plan.outputs):,} tensors merged with `{plan.method}` from:", ""]

@@ -20,6 +20,7 @@ __all__ = [
     "MergeConfig",
     "ModelSource",
     "ModelToken",
+    "Part",
     "Slice",
     "SliceSource",
     "TokenSetting",
@@ -29,24 +30,29 @@ __all__ = [
     "load",
     "parse",
     "problems",
+    "read_documents",
+    "told",
+    "validated",
 ]
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """A mapping of a config: frozen, and no key unknown."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class ModelSource(_Part):
+class ModelSource(Part):
     """A whole model."""
 
     model: str
     parameters: Settings = Field(default_factory=dict)
 
 
-class SliceSource(_Part):
+class SliceSource(Part):
     """Some layers of a model: from ``layer_range[0]`` up to but without ``layer_range[1]``."""
 
     model: str
@@ -61,7 +67,7 @@ class SliceSource(_Part):
         return self
 
 
-class Slice(_Part):
+class Slice(Part):
     """Layers of the output, each merged from one layer of every source."""
 
     sources: list[SliceSource] = Field(min_length=1)
@@ -76,7 +82,7 @@ class Slice(_Part):
         return self
 
 
-class ModelToken(_Part):
+class ModelToken(Part):
     """The embedding of a token of one model."""
 
     kind: Literal["model_token"]
@@ -85,20 +91,20 @@ class ModelToken(_Part):
     token: str | None = None
 
 
-class ZeroToken(_Part):
+class ZeroToken(Part):
     """An embedding of zeros."""
 
     kind: Literal["zero"]
 
 
-class TokenSetting(_Part):
+class TokenSetting(Part):
     """Where the embedding of one token comes from, in models that lack it or, if forced, in all."""
 
     source: ModelToken | ZeroToken | str | None = None
     force: bool = False
 
 
-class TokenizerSetting(_Part):
+class TokenizerSetting(Part):
     """The long form of ``tokenizer_source``."""
 
     source: str = "union"
@@ -106,7 +112,7 @@ class TokenizerSetting(_Part):
     pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
 
-class MergeConfig(_Part):
+class MergeConfig(Part):
     """One merge."""
 
     merge_method: str
@@ -145,6 +151,15 @@ def load(path: Path) -> list[MergeConfig]:
     Raises:
         MergeError: If it cannot be read or any document breaks the grammar.
     """
+    return validated(read_documents(path), str(path))
+
+
+def read_documents(path: Path) -> list[Any]:
+    """The documents of a YAML file as plain values, none of them checked.
+
+    Raises:
+        MergeError: If it cannot be read, is not YAML, too large or empty.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise MergeError(f"{path} has more than {MAX_BYTES:,} bytes, too many for a config")
@@ -153,11 +168,15 @@ def load(path: Path) -> list[MergeConfig]:
         raise MergeError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise MergeError(f"{path} is not UTF-8 text: {error.reason}") from error
-    return parse(text, str(path))
+    return _documents(text, str(path))
 
 
 def parse(text: str, where: str = "config") -> list[MergeConfig]:
     """Read the documents of a YAML text; ``where`` names it in messages."""
+    return validated(_documents(text, where), where)
+
+
+def _documents(text: str, where: str) -> list[Any]:
     try:
         documents = [d for d in yaml.load_all(text, _Loader) if d is not None]
     except yaml.YAMLError as error:
@@ -168,6 +187,15 @@ def parse(text: str, where: str = "config") -> list[MergeConfig]:
     if not documents:
         raise MergeError(f"{where} is empty, and a merge configuration was wanted")
     _check_size(documents)
+    return documents
+
+
+def validated(documents: Sequence[Any], where: str) -> list[MergeConfig]:
+    """Check documents that were read before.
+
+    Raises:
+        MergeError: If any of them breaks the grammar.
+    """
     found = [
         problem for n, d in enumerate(documents) for problem in problems(d, _place(n, documents))
     ]
@@ -195,7 +223,7 @@ def problems(document: Any, place: str = "") -> list[str]:
     try:
         MergeConfig.model_validate(document)
     except ValidationError as error:
-        return list(dict.fromkeys(place + _told(e) for e in error.errors()))
+        return list(dict.fromkeys(place + told(e) for e in error.errors()))
     return []
 
 
@@ -233,7 +261,7 @@ def _place(number: int, documents: Sequence[Any]) -> str:
     return f"document {number + 1}: " if len(documents) > 1 else ""
 
 
-def _told(error: Any) -> str:
+def told(error: Any) -> str:
     """One of pydantic's errors as ``place: what was found and what was wanted``."""
     place = ""
     for part in error["loc"]:

@@ -16,7 +16,7 @@ from toolkit._version import __version__
 from toolkit.bundle import MANIFEST, hash_file
 from toolkit.errors import MergeError
 from toolkit.merge.card import card
-from toolkit.merge.config import MergeConfig
+from toolkit.merge.config import Part
 from toolkit.merge.plan import MergePlan
 from toolkit.merge.templates import set_chat_template
 from toolkit.merge.write import Written
@@ -80,7 +80,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def write_description(
-    configs: Sequence[MergeConfig],
+    configs: Sequence[Part],
     plan: MergePlan,
     written: Written,
     folder: Path,
@@ -102,7 +102,7 @@ def write_description(
     )
 
 
-def config_text(configs: Sequence[MergeConfig]) -> str:
+def config_text(configs: Sequence[Part]) -> str:
     """The documents as YAML, in the order they were made."""
     documents = [c.model_dump(mode="json", exclude_defaults=True) for c in configs]
     return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)

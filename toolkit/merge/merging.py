@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from toolkit.merge.config import MergeConfig, load
+from toolkit.errors import MergeError
+from toolkit.merge.config import MergeConfig, read_documents, validated
 from toolkit.merge.description import Notes, write_description, write_surroundings
 from toolkit.merge.folder import JOURNAL, Journal, check_target, writing
 from toolkit.merge.models import Library, Model
-from toolkit.merge.options import MergeOptions
+from toolkit.merge.moe import MoeConfig, is_moe, make_moe, plan_moe
+from toolkit.merge.moe import from_mapping as moe_from_mapping
+from toolkit.merge.options import DEFAULTS, MergeOptions
+from toolkit.merge.outcome import MergeReport
 from toolkit.merge.plan import MergePlan
 from toolkit.merge.planning import make_plan
 from toolkit.merge.relatedness import check_related
@@ -21,53 +24,24 @@ from toolkit.merge.tensors import HeaderOnly
 from toolkit.merge.write import Written, fingerprint, write_weights
 from toolkit.progress import Progress, silent
 
-__all__ = ["DEFAULTS", "MergeReport", "merge", "merge_configs", "plan", "plan_configs"]
-
-DEFAULTS = MergeOptions()
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What a merge gave.
-
-    Attributes:
-        out: The folder.
-        plan: What was done.
-        findings: Diagnostics by tensor, as in ``merge.json``.
-        warnings: What a reader should know.
-        seconds: Time from the first check to the published folder.
-    """
-
-    out: Path
-    plan: MergePlan
-    findings: Mapping[str, Mapping[str, Any]]
-    warnings: tuple[str, ...]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values, without the findings, which ``merge.json`` holds."""
-        return {
-            "out": str(self.out),
-            "method": self.plan.method,
-            "tensors": len(self.plan.outputs),
-            "bytes_written": self.plan.nbytes,
-            "warnings": list(self.warnings),
-            "seconds": round(self.seconds, 2),
-        }
+__all__ = ["merge", "merge_configs", "plan", "plan_configs"]
 
 
 def plan(config: Path, options: MergeOptions = DEFAULTS) -> MergePlan:
     """Plan the merge of a config file from headers alone.
 
     Args:
-        config: YAML in mergekit's grammar.
+        config: YAML in mergekit's grammar, or mergekit-moe's.
         options: Seed and where models are.
 
     Raises:
         MergeError: If it cannot be merged as asked.
         CheckpointError: If a model's files are damaged.
     """
-    return plan_configs(load(config), _located(config, options))
+    found, located = _load(config), _located(config, options)
+    if isinstance(found, MoeConfig):
+        return plan_moe(found, located)
+    return plan_configs(found, located)
 
 
 def merge(
@@ -79,7 +53,7 @@ def merge(
     """Merge as a config file says, into a new folder in Hugging Face's layout.
 
     Args:
-        config: YAML in mergekit's grammar.
+        config: YAML in mergekit's grammar, or mergekit-moe's.
         out: The folder; it appears when all is written.
         options: How.
         progress: Told bytes read.
@@ -88,7 +62,22 @@ def merge(
         MergeError: If it cannot be merged as asked; nothing is left behind.
         CheckpointError: If a model's files are damaged.
     """
-    return merge_configs(load(config), out, _located(config, options), progress)
+    found, located = _load(config), _located(config, options)
+    if isinstance(found, MoeConfig):
+        return make_moe(found, out, located, progress)
+    return merge_configs(found, out, located, progress)
+
+
+def _load(config: Path) -> list[MergeConfig] | MoeConfig:
+    documents = read_documents(config)
+    if len(documents) == 1 and is_moe(documents[0]):
+        return moe_from_mapping(documents[0], str(config))
+    if any(isinstance(document, dict) and "model" in document for document in documents):
+        raise MergeError(
+            f"{config} is a recipe, and the configuration of a merge was wanted",
+            hint="give what stands under merge or moe in a file of its own; that is a recipe too",
+        )
+    return validated(documents, str(config))
 
 
 def _located(config: Path, options: MergeOptions) -> MergeOptions:

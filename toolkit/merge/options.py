@@ -9,7 +9,7 @@ from pathlib import Path
 from toolkit.errors import MergeError
 from toolkit.merge.operands import CHUNK_ELEMENTS
 
-__all__ = ["MergeOptions"]
+__all__ = ["DEFAULTS", "MergeOptions"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,6 @@ class MergeOptions:
     def workers(self) -> int:
         """The number of threads, known."""
         return self.threads or len(os.sched_getaffinity(0))
+
+
+DEFAULTS = MergeOptions()

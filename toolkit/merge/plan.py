@@ -18,7 +18,7 @@ __all__ = ["MergePlan", "OutputTensor", "Source"]
 # Measured on one core: nanoseconds per element and model, reading included; see docs/merging.md.
 _COST = {
     "linear": 0.6, "uniform_soup": 0.6, "wise_ft": 0.6, "passthrough": 0.8, "slerp": 1.4,
-    "task_arithmetic": 0.7, "ties": 4.0, "dare_ties": 2.2, "dare_linear": 2.0,
+    "task_arithmetic": 0.7, "ties": 4.0, "dare_ties": 2.2, "dare_linear": 2.0, "moe": 0.8,
 }  # fmt: skip
 _OTHER_COST = 12.0
 _START_SECONDS = 0.9

@@ -22,10 +22,10 @@ from toolkit.merge.tensors import FLOATS
 from toolkit.merge.ties import Ties, find_ties
 from toolkit.merge.trimming import check_trimming
 
-__all__ = ["make_plan"]
+__all__ = ["COMPUTED", "make_plan"]
 
 # Buffers that some checkpoints save and others compute; they hold no weights.
-_COMPUTED = ("rotary_emb.inv_freq", ".position_ids", ".masked_bias")
+COMPUTED = ("rotary_emb.inv_freq", ".position_ids", ".masked_bias")
 
 
 def make_plan(config: MergeConfig, library: Library, seed: int = 0) -> MergePlan:
@@ -140,7 +140,7 @@ class _Planner:
             ]
             if not lacking:
                 common.append(name)
-            elif not name.endswith(_COMPUTED):
+            elif not name.endswith(COMPUTED):
                 having = [reference for reference in own if reference not in lacking]
                 raise MergeError(
                     f"tensor {name!r} is in {', '.join(having)} and not in {', '.join(lacking)}; "
@@ -252,7 +252,7 @@ class _Planner:
             return f"tied to {self.ties.embedding}"
         if not merged:
             return "the model gives config and tokenizer only"
-        if name.endswith(_COMPUTED):
+        if name.endswith(COMPUTED):
             return "a computed buffer that not every model saves"
         return "in no slice"
 

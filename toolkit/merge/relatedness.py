@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,14 @@ from toolkit.merge.kernels import BLOCK, gram, inner_products
 from toolkit.merge.plan import MergePlan, OutputTensor
 from toolkit.merge.tensors import FLOATS, STORED, Tensor, convert, elements
 
-__all__ = ["DOUBTFUL", "UNRELATED", "check_related", "median_cosine", "sampled_cosines"]
+__all__ = [
+    "DOUBTFUL",
+    "UNRELATED",
+    "check_related",
+    "median_cosine",
+    "sampled_cosines",
+    "sampled_products",
+]
 
 # Midway between what unrelated nets and siblings measure; tests/merge/test_relatedness.py trains
 # both kinds and holds these numbers against them.
@@ -35,21 +42,26 @@ _ELEMENTS = 1 << 16
 
 def sampled_cosines(output: OutputTensor, models: Container[str]) -> dict[tuple[str, str], float]:
     """Cosines between the first elements of a tensor in every two of the given models."""
-    count = min(_ELEMENTS, elements(output.shape))
     sources = [source for source in output.sources if source.model in models]
-    rows = np.array([_first(source.tensor, count) for source in sources])
-    # Not with BLAS: its threads go on spinning for a while, on cores that are needed next.
-    sums = np.zeros((len(rows), len(rows), BLOCK))
-    gram(rows, False, 0, 1, sums)
-    products = inner_products(sums)
+    products = sampled_products([source.tensor for source in sources])
     found = {}
-    for i, k in itertools.combinations(range(len(rows)), 2):
+    for i, k in itertools.combinations(range(len(sources)), 2):
         norm = math.sqrt(products[i, i]) * math.sqrt(products[k, k])
         # A matrix of zeros (a fresh LoRA, a zero-initialised gate) says nothing; one that is not
         # finite is refused when it is merged, with its place.
         if 0 < norm < math.inf:
             found[sources[i].model, sources[k].model] = float(products[i, k]) / norm
     return found
+
+
+def sampled_products(tensors: Sequence[Tensor]) -> npt.NDArray[Any]:
+    """Inner products of the first elements of tensors of one size, ``float64[n, n]``."""
+    count = min(_ELEMENTS, elements(tensors[0].shape))
+    rows = np.array([_first(tensor, count) for tensor in tensors])
+    # Not with BLAS: its threads go on spinning for a while, on cores that are needed next.
+    sums = np.zeros((len(rows), len(rows), BLOCK))
+    gram(rows, False, 0, 1, sums)
+    return np.asarray(inner_products(sums))
 
 
 def _first(tensor: Tensor, count: int) -> npt.NDArray[Any]:

@@ -16,8 +16,8 @@ from torch import nn
 from toolkit.errors import MergeError
 from toolkit.merge.config import from_mapping
 from toolkit.merge.evaluators import Evaluator
-from toolkit.merge.merging import DEFAULTS, merge_configs
-from toolkit.merge.options import MergeOptions
+from toolkit.merge.merging import merge_configs
+from toolkit.merge.options import DEFAULTS, MergeOptions
 from toolkit.progress import Progress, silent
 
 __all__ = ["DEFAULT_SOUP", "SoupMember", "SoupOptions", "SoupReport", "SoupStep", "make_soup"]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from graphs import PassReport
 from toolkit.artifacts import Engine, OnnxModel
-from toolkit.bundle import Manifest, is_bundle, publishing
+from toolkit.bundle import ExpertRecord, Manifest, is_bundle, publishing
 from toolkit.checkpoint import check_finite
 from toolkit.engine import EngineOptions, build_engine, require
 from toolkit.export import adopt_onnx
 from toolkit.parity import ParityReport
+from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
@@ -62,11 +63,11 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
     with publishing(out) as draft:
         plan = make_plan(recipe, folder)
         _check_weights(plan, progress)
-        model, passes = _build_graph(plan, draft.folder, progress)
+        plan, model, passes, experts = _build_graph(plan, draft.folder, progress)
         report = prove_plan(plan, model.path, progress)
         engine = _build_engine(plan, model, draft.folder, progress) if report.passed else None
         copy_tokenizer(plan, draft.folder)
-        manifest = write_record(plan, model, report, engine, passes, draft.folder, out)
+        manifest = write_record(plan, model, report, engine, passes, draft.folder, out, experts)
         failed = out.with_name(out.name + ".failed")
         if not report.passed:
             draft.destination = failed.absolute()
@@ -85,11 +86,15 @@ def _check_weights(plan: Plan, progress: Progress) -> None:
 
 def _build_graph(
     plan: Plan, folder: Path, progress: Progress
-) -> tuple[OnnxModel, tuple[PassReport, ...]]:
-    """Export every model, fuse, run the passes, and write ``model.onnx``."""
+) -> tuple[Plan, OnnxModel, tuple[PassReport, ...], ExpertRecord | None]:
+    """Export every model, fuse, run the passes, and write ``model.onnx``.
+
+    The plan that comes back says how experts were lowered.
+    """
     work = folder / ".work"
     work.mkdir()
     exported = export_leaves(plan, work, progress)
+    plan, experts = settle_experts(plan, exported.values(), progress)
     progress("fuse into one graph", 0, 1)
     passes = fuse_leaves(plan, exported, folder / "model.onnx", asked_passes(plan))
     progress("fuse into one graph", 1, 1)
@@ -97,7 +102,8 @@ def _build_graph(
     found = adopt_onnx(folder / "model.onnx")
     by_name = {spec.name: spec for spec in plan.inputs}
     inputs = tuple(replace(by_name[spec.name], dtype=spec.dtype) for spec in found.inputs)
-    return OnnxModel(found.path, inputs, found.outputs, found.opset), tuple(passes)
+    model = OnnxModel(found.path, inputs, found.outputs, found.opset)
+    return plan, model, tuple(passes), experts
 
 
 def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress) -> Engine | None:

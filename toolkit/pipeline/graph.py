@@ -8,10 +8,13 @@ from pathlib import Path
 import graphs
 from toolkit.artifacts import OnnxModel
 from toolkit.export import ExportOptions, export_source
+from toolkit.pipeline.experts import LOWERINGS, expert_passes
 from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress
 
 __all__ = ["asked_passes", "export_leaves", "fuse_leaves"]
+
+_UNASKED = {graphs.FindGating.name, *(step.name for step in LOWERINGS.values())}
 
 
 def export_leaves(
@@ -42,17 +45,22 @@ def export_leaves(
 
 
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
-    """The passes that the recipe names, in its order, and mixed precision after them.
+    """Routers are found, then come the passes of the recipe in its order, mixed precision, experts.
 
-    Gates stay in float32: they are small, and decide between members.
+    Gates stay in float32: they are small, and decide between members. Experts come last, because
+    mixed precision leaves what stands in conditionals alone.
     """
-    export = plan.recipe.export
     named = tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
+    return (graphs.FindGating(), *named, *_mixed(plan), *expert_passes(plan))
+
+
+def _mixed(plan: Plan) -> tuple[graphs.Pass, ...]:
+    export = plan.recipe.export
     if export.arithmetic == "float32" or not export.mixed:
-        return named
+        return ()
     gates = [f"{name}/*" for name, leaf in plan.leaves() if leaf.gates]
     kept = (*export.keep_float32, *gates)
-    return (*named, graphs.MixedPrecision(export.arithmetic, kept, export.io))
+    return (graphs.MixedPrecision(export.arithmetic, kept, export.io),)
 
 
 def fuse_leaves(
@@ -64,11 +72,16 @@ def fuse_leaves(
         What every pass did, those that fusing runs included.
 
     Raises:
-        graphs.GraphError: If members cannot be fused, or one of ``passes`` rewrites nothing.
+        graphs.GraphError: If members cannot be fused, or a pass that the recipe names, or its
+            mixed precision, rewrites nothing.
     """
-    required = [step.name for step in passes]
+    asked = {step.name for step in plan.recipe.passes} | {graphs.MixedPrecision.name}
+    required = [step.name for step in passes if step.name in asked]
     every = (graphs.StripExporterMetadata(), *passes)
-    return graphs.fuse(_tree(plan.root, "", exported), out, passes=every, required=required)
+    tree = _tree(plan.root, "", exported)
+    reports = graphs.fuse(tree, out, passes=every, required=required)
+    # What looks for experts in every graph is worth a line where there were some.
+    return [r for r in reports if r.sites or r.near_misses or r.name not in _UNASKED - asked]
 
 
 def _export(

@@ -75,7 +75,7 @@ def half_precision(
     if precision == "float32":
         yield None
         return
-    full = ExportSettings(opset=recipe.export.opset)
+    full = ExportSettings(opset=recipe.export.opset, experts=recipe.export.experts)
     whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,13 +1,15 @@
-"""A merge as a source: merged once, into a folder that lives as long as the plan."""
+"""A merge or mixture of experts as a source: made once, in a folder that lives as the plan does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolkit.merge import MergeOptions, from_mapping, merge_configs
+from toolkit.merge import MergeOptions, MergeReport, from_mapping, merge_configs
+from toolkit.merge.moe import from_mapping as moe_from_mapping
+from toolkit.merge.moe import make_moe
 from toolkit.pipeline.scratch import in_scratch
-from toolkit.recipe import MergeModel
+from toolkit.recipe import MergeModel, MoeModel
 from toolkit.sources import HuggingFaceSource
 
 __all__ = ["MergedSource", "merged_source"]
@@ -18,11 +20,11 @@ class MergedSource(HuggingFaceSource):
     """A checkpoint that was merged for this plan.
 
     Attributes:
-        method: ``merge_method``.
+        how: What it was made by.
         parts: The files that were merged.
     """
 
-    method: str = ""
+    how: str = ""
     parts: tuple[Path, ...] = ()
 
     @property
@@ -32,11 +34,11 @@ class MergedSource(HuggingFaceSource):
 
     @property
     def description(self) -> str:
-        """The method and what it gave."""
-        return f"{self.method} merge, {super().description}"
+        """How it was made, and what it is."""
+        return f"{self.how}, {super().description}"
 
 
-def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
+def merged_source(model: MergeModel | MoeModel, folder: Path, seed: int) -> MergedSource:
     """Merge ``model``, whose paths are read against and confined to ``folder``.
 
     Raises:
@@ -45,16 +47,21 @@ def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
     """
 
     def merge(scratch: Path) -> MergedSource:
-        options = MergeOptions(seed=seed, confined=True, folder=folder)
-        report = merge_configs([from_mapping(model.merge)], scratch / model.name, options)
+        report, how = _made(model, scratch / model.name, folder, seed)
         parts = {path for part in report.plan.models.values() for path in part.files}
         return MergedSource(
-            model.name,
-            report.out,
-            model.task,
-            model.cache,
-            report.plan.method,
-            tuple(sorted(parts)),
+            model.name, report.out, model.task, model.cache, how, tuple(sorted(parts))
         )
 
     return in_scratch(merge)
+
+
+def _made(
+    model: MergeModel | MoeModel, out: Path, folder: Path, seed: int
+) -> tuple[MergeReport, str]:
+    options = MergeOptions(seed=seed, confined=True, folder=folder)
+    if isinstance(model, MergeModel):
+        report = merge_configs([from_mapping(model.merge)], out, options)
+        return report, f"{report.plan.method} merge"
+    config = moe_from_mapping(model.moe)
+    return make_moe(config, out, options), f"mixture of {len(config.experts)} experts"

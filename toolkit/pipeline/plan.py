@@ -42,6 +42,7 @@ from toolkit.recipe import (
     GateSpec,
     MergeModel,
     Model,
+    MoeModel,
     OnnxFile,
     Recipe,
     SoupModel,
@@ -167,7 +168,7 @@ def _resolve(
 
 
 def _origin(
-    model: CheckpointModel | FactoryModel | MergeModel | OnnxFile | SoupModel,
+    model: CheckpointModel | FactoryModel | MergeModel | MoeModel | OnnxFile | SoupModel,
     recipe: Recipe,
     folder: Path,
     available: tuple[TensorSpec, ...],
@@ -177,7 +178,7 @@ def _origin(
         return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache)
     if isinstance(model, SoupModel):
         return _soup(model, recipe, folder, available)
-    if isinstance(model, MergeModel):
+    if isinstance(model, MergeModel | MoeModel):
         return merged_source(model, folder, recipe.seed)
     if isinstance(model, OnnxFile):
         return adopt_onnx(model.onnx.path)

@@ -12,6 +12,7 @@ from toolkit.artifacts import Engine, OnnxModel, TensorSpec
 from toolkit.bundle import (
     MANIFEST,
     EngineRecord,
+    ExpertRecord,
     FileRecord,
     Manifest,
     SourceRecord,
@@ -36,6 +37,7 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     passes: Sequence[PassReport],
     folder: Path,
     out: Path,
+    experts: ExpertRecord | None = None,
 ) -> Manifest:
     """Write ``recipe.yaml``, ``parity.json``, ``report.html`` and, last, ``manifest.json``."""
     recipe = plan.recipe.model_copy(update={"shapes": dict(plan.shapes)})
@@ -53,7 +55,9 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     page = folder / "report.html"
     write_report(page, context)
     files[page.name] = hash_file(page)
-    manifest = _manifest(plan, model, report, engine, files, out)
+    manifest = _manifest(plan, model, report, engine, files, out).model_copy(
+        update={"experts": experts}
+    )
     manifest.write(folder / MANIFEST)
     return manifest
 

@@ -7,6 +7,7 @@ from toolkit.recipe.kinds import (
     CheckpointModel,
     FactoryModel,
     MergeModel,
+    MoeModel,
     OnnxFile,
 )
 from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
@@ -46,6 +47,7 @@ __all__ = [
     "LoadContext",
     "MergeModel",
     "Model",
+    "MoeModel",
     "OnnxFile",
     "ParitySettings",
     "PassSettings",

@@ -27,7 +27,7 @@ Self = TypeVar("Self", bound="RecipeModel")
 # The kinds of models and the tags that tell them apart inside pydantic.
 TAGS: Mapping[str, str] = {
     kind: f"<{kind}>"
-    for kind in ("checkpoint", "factory", "onnx", "merge", "soup", "ensemble", "stack")
+    for kind in ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
 }
 
 _PROBLEM = "recipe_problem"

@@ -1,4 +1,4 @@
-"""The recipe's settings of the export: opset and precision."""
+"""The recipe's settings of the export: opset, precision, experts."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ class ExportSettings(RecipeModel):
         Literal["keep", "half"],
         Field(description="For mixed precision: half lowers inputs and outputs of the graph too."),
     ] = "keep"
+
+    experts: Annotated[
+        Literal["auto", "conditionals", "rows", "dense", "batched", "keep"],
+        Field(
+            description="How layers of experts run. auto measures on this machine; keep leaves "
+            "the exported operators, which gather weights for every token."
+        ),
+    ] = "auto"
 
     @property
     def mixed(self) -> bool:

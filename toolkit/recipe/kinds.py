@@ -30,6 +30,7 @@ __all__ = [
     "CheckpointSettings",
     "FactoryModel",
     "MergeModel",
+    "MoeModel",
     "NamedModel",
     "OnnxFile",
     "Scalar",
@@ -92,6 +93,19 @@ def _merge(value: Any) -> dict[str, Any]:
 
     if not isinstance(value, dict):
         raise invalid(f"found {shown(value)}, wanted a merge in mergekit's grammar")
+    try:
+        from_mapping(value)
+    except MergeError as error:
+        raise invalid(error.message.removeprefix("config: "), error.hint) from error
+    return value
+
+
+def _moe(value: Any) -> dict[str, Any]:
+    """The same for mixtures of experts."""
+    from toolkit.merge.moe import from_mapping  # noqa: PLC0415  (compiled kernels load with it)
+
+    if not isinstance(value, dict):
+        raise invalid(f"found {shown(value)}, wanted a mixture in mergekit-moe's grammar")
     try:
         from_mapping(value)
     except MergeError as error:
@@ -238,4 +252,15 @@ class MergeModel(CheckpointSettings):
         PlainValidator(_merge),
         WithJsonSchema({"type": "object", "required": ["merge_method"]}),
         Field(description="A merge in mergekit's grammar: merge_method, models, parameters, …"),
+    ]
+
+
+class MoeModel(CheckpointSettings):
+    """Fine-tunes of one dense model as experts of a sparse one; the grammar is mergekit-moe's."""
+
+    moe: Annotated[
+        dict[str, Any],
+        PlainValidator(_moe),
+        WithJsonSchema({"type": "object", "required": ["base_model", "experts"]}),
+        Field(description="A mixture in mergekit-moe's grammar: base_model, experts, gate_mode, …"),
     ]

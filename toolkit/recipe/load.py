@@ -95,10 +95,12 @@ def parse_recipe(text: str, source: str, context: LoadContext) -> Recipe:
 
 
 def _wrapped(document: Any) -> Any:
-    """A mergekit config is a recipe whose model is that merge."""
-    if isinstance(document, dict) and "merge_method" in document and "model" not in document:
+    """A mergekit config is a recipe whose model is that merge, or that mixture of experts."""
+    if not isinstance(document, dict) or "model" in document:
+        return document
+    if "merge_method" in document:
         return {"model": {"merge": document}}
-    return document
+    return {"model": {"moe": document}} if "experts" in document else document
 
 
 def _mapping(tree: Node | None, source: str) -> Node:

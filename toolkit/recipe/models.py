@@ -12,6 +12,7 @@ from toolkit.recipe.kinds import (
     CheckpointModel,
     FactoryModel,
     MergeModel,
+    MoeModel,
     NamedModel,
     OnnxFile,
     TensorName,
@@ -260,6 +261,7 @@ Model: TypeAlias = Annotated[
     | Annotated[FactoryModel, Tag("<factory>")]
     | Annotated[OnnxFile, Tag("<onnx>")]
     | Annotated[MergeModel, Tag("<merge>")]
+    | Annotated[MoeModel, Tag("<moe>")]
     | Annotated[SoupModel, Tag("<soup>")]
     | Annotated[EnsembleModel, Tag("<ensemble>")]
     | Annotated[StackModel, Tag("<stack>")],

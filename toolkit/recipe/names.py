@@ -12,6 +12,7 @@ from toolkit.recipe.kinds import (
     CheckpointModel,
     FactoryModel,
     MergeModel,
+    MoeModel,
     sanitised,
 )
 from toolkit.recipe.models import EnsembleModel, Model, SoupModel, StackModel
@@ -66,8 +67,8 @@ def _derived(model: Model) -> str:
         return sanitised(model.factory.rpartition(":")[2])
     if isinstance(model, (EnsembleModel, SoupModel)):
         return "soup" if isinstance(model, SoupModel) else "ensemble"
-    if isinstance(model, StackModel):
-        return "stack"
+    if isinstance(model, (StackModel, MoeModel)):
+        return "stack" if isinstance(model, StackModel) else "moe"
     if isinstance(model, MergeModel):
         return sanitised(str(model.merge.get("name") or model.merge["merge_method"]))
     return sanitised(PurePosixPath(model.onnx.text).stem)

@@ -36,8 +36,8 @@ class Recipe(RecipeModel):
     model: Annotated[
         Model,
         Field(
-            description="Exactly one kind: checkpoint, factory, onnx, merge, soup, ensemble or "
-            "stack. Once validated, every model has a name and every ensemble its weights."
+            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, ensemble "
+            "or stack. Once validated, every model has a name and every ensemble its weights."
         ),
     ]
     inputs: Annotated[
