@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from graphs.fusing import fuse
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
-    from graphs.moe.layers import ExpertLayer, expert_layers
+    from graphs.moe.layers import ExpertLayer
+    from graphs.moe.listing import expert_layers
+    from graphs.near_miss import NearMiss
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
-    from graphs.passes.base import NearMiss, Pass, PassReport
+    from graphs.passes.base import Pass, PassReport
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
     from graphs.passes.experts import (
@@ -95,7 +97,7 @@ _HOMES = {
     "CONTRACTS": "graphs.ops",
     "Contract": "graphs.ops",
     "PASSES": "graphs.passes",
-    "NearMiss": "graphs.passes.base",
+    "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",
     "PassReport": "graphs.passes.base",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
@@ -121,7 +123,7 @@ _HOMES = {
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
-    "expert_layers": "graphs.moe.layers",
+    "expert_layers": "graphs.moe.listing",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",
