@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from graphs.fusing import fuse
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
-    from graphs.moe.layers import ExpertLayer, expert_layers
+    from graphs.moe.layers import ExpertLayer
+    from graphs.moe.listing import expert_layers
+    from graphs.near_miss import NearMiss
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
-    from graphs.passes.base import NearMiss, Pass, PassReport
+    from graphs.passes.base import Pass, PassReport
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
     from graphs.passes.experts import (
         ExpertsToBatched,
         ExpertsToConditionals,
         ExpertsToDense,
+        ExpertsToNative,
         ExpertsToRows,
     )
     from graphs.passes.find_gating import FindGating
@@ -55,6 +58,7 @@ __all__ = [
     "ExpertsToBatched",
     "ExpertsToConditionals",
     "ExpertsToDense",
+    "ExpertsToNative",
     "ExpertsToRows",
     "Exposure",
     "Feed",
@@ -93,7 +97,7 @@ _HOMES = {
     "CONTRACTS": "graphs.ops",
     "Contract": "graphs.ops",
     "PASSES": "graphs.passes",
-    "NearMiss": "graphs.passes.base",
+    "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",
     "PassReport": "graphs.passes.base",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
@@ -101,6 +105,7 @@ _HOMES = {
     "ExpertsToBatched": "graphs.passes.experts",
     "ExpertsToConditionals": "graphs.passes.experts",
     "ExpertsToDense": "graphs.passes.experts",
+    "ExpertsToNative": "graphs.passes.experts",
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
     "MixedPrecision": "graphs.passes.mixed_precision",
@@ -118,7 +123,7 @@ _HOMES = {
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
-    "expert_layers": "graphs.moe.layers",
+    "expert_layers": "graphs.moe.listing",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",

@@ -16,6 +16,7 @@ LOWERINGS = {
     "rows": graphs.ExpertsToRows,
     "dense": graphs.ExpertsToDense,
     "batched": graphs.ExpertsToBatched,
+    "native": graphs.ExpertsToNative,
 }
 SHAPES = [(1, 1), (1, 2), (2, 8), (3, 5), (4, 33), (1, 128), (16, 1)]
 # PhiMoE's router takes the second of its experts from logits near its own: no operator of ours.

@@ -103,6 +103,7 @@ class Recipe(RecipeModel):
         elif isinstance(inputs, dict):
             yield from _shape_problems(inputs, data.get("shapes", {}))
         yield from _empty_problems(data.get("shapes"))
+        yield from _target_problems(data.get("export"), data.get("target", "onnx"))
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
@@ -162,6 +163,17 @@ def _empty_problems(shapes: Any) -> Iterator[Problem]:
                 "found a minimum of 0, wanted 1 or more",
                 "only lengths named past_…, such as past_sequence, can be empty",
             )
+
+
+def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
+    """An operator of one runtime is nothing to another."""
+    said = export if isinstance(export, dict) else vars(export) if export is not None else {}
+    if said.get("experts") == "native" and target != "onnx":
+        yield Problem(
+            ("export", "experts"),
+            f"native is ONNX Runtime's own operator, found target: {shown(target)}",
+            "auto, conditionals and rows are for every target",
+        )
 
 
 def _shape_problems(inputs: dict[str, Any], shapes: Any) -> Iterator[Problem]:
