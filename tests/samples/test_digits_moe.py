@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -44,7 +45,10 @@ def test_the_graph_predicts_what_pytorch_predicts(
     monkeypatch.setattr(digits_moe, "BUNDLE", tmp_path / "bundle")
     seen, held_out = digits_moe.split(0)
     model = digits_moe.train(seen, 0, balanced=True, epochs=5)
-    session = ort.InferenceSession(digits_moe.export(model), providers=["CPUExecutionProvider"])
+    graph = digits_moe.export(model)
+    nodes = onnx.load(graph, load_external_data=False).graph.node
+    assert sum(node.op_type == "If" for node in nodes) == 8
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     image = held_out.image[:64]
     (found,) = session.run(None, {"image": image.numpy()})
     with torch.no_grad():
