@@ -121,10 +121,22 @@ def write_huggingface(folder: Path, kind: str, seed: int = 0, **changes: float) 
     gpt2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
     t5 = {"d_model": 32, "d_ff": 48, "d_kv": 12, "num_layers": 2, "num_decoder_layers": 3,
           "num_heads": 2, "vocab_size": 97, "decoder_start_token_id": 0}  # fmt: skip
-    bart = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2,
-            "decoder_attention_heads": 4, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40,
-            "vocab_size": 97, "max_position_embeddings": 40, "decoder_start_token_id": 0,
-            "pad_token_id": 0, "bos_token_id": 3, "eos_token_id": 1, "forced_eos_token_id": None}
+    bart = {
+        "d_model": 24,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 40,
+        "decoder_ffn_dim": 40,
+        "vocab_size": 97,
+        "max_position_embeddings": 40,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "bos_token_id": 3,
+        "eos_token_id": 1,
+        "forced_eos_token_id": None,
+    }
     makers = {
         "bert": lambda: hf.BertForSequenceClassification(
             hf.BertConfig(**{**common, "num_labels": 3, **changes})

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolkit.merge import MergeOptions, from_mapping, merge_configs
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.recipe import MergeModel
-from toolkit.sources import HuggingFaceSource
+from toolkit.sources import HuggingFaceSource, Part
 
 __all__ = ["MergedSource", "merged_source"]
 
@@ -36,8 +36,12 @@ class MergedSource(HuggingFaceSource):
         return f"{self.method} merge, {super().description}"
 
 
-def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
+def merged_source(
+    model: MergeModel, folder: Path, seed: int, part: Part | None = None
+) -> MergedSource:
     """Merge ``model``, whose paths are read against and confined to ``folder``.
+
+    ``part`` is that of an encoder-decoder model.
 
     Raises:
         MergeError: If the models cannot be merged.
@@ -53,6 +57,7 @@ def merged_source(model: MergeModel, folder: Path, seed: int) -> MergedSource:
             report.out,
             model.task,
             model.cache,
+            part,
             report.plan.method,
             tuple(sorted(parts)),
         )

@@ -97,8 +97,10 @@ class HuggingFaceSource:
         found = self._task() if self.task == "auto" else self.task
         two = found == "seq2seq-lm"
         if self.cache and found != "causal-lm":
-            hint = "its decoder has caches anyway: leave cache out" if two else (
-                "only causal-lm models have key-value caches"
+            hint = (
+                "its decoder has caches anyway: leave cache out"
+                if two
+                else ("only causal-lm models have key-value caches")
             )
             raise RecipeError(
                 f"{self.name!r} is to have a cache, but its task is {found}", hint=hint
@@ -172,6 +174,11 @@ class HuggingFaceSource:
         offset_types = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"}
         offset = (self.config.pad_token_id or 0) + 1
         return int(table) - (offset if self.config.model_type in offset_types else 0)
+
+    @property
+    def other_dimensions(self) -> frozenset[str]:
+        """Dimensions that an encoder-decoder model's other part has and this one has not."""
+        return frozenset({"sequence", "past_sequence"} if self.part == "encoder" else ())
 
     def default_shapes(self) -> Shapes:
         """Ranges for ``batch`` and ``sequence`` when the recipe gives none."""
