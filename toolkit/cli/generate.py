@@ -17,6 +17,10 @@ __all__ = ["generate_command"]
 
 def generate_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle of a decoder with caches.")],
+    encoder: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The encoder's bundle, for a decoder that reads a source."),
+    ] = None,
     prompt: Annotated[
         Optional[list[str]],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
         typer.Option(help="Text to go on with; may be given several times."),
@@ -38,7 +42,7 @@ def generate_command(
     threads: Annotated[int, typer.Option(help="For ONNX Runtime; 0: one per core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Go on with a text, with ONNX Runtime alone.
+    """Go on with a text, or answer it with an encoder-decoder, with ONNX Runtime alone.
 
     The text is shown as it is made; with several prompts or beams, when it is finished.
     """
@@ -54,7 +58,7 @@ def generate_command(
         raise typer.BadParameter(
             "give a text or token ids", param_hint="'--prompt', '--prompt-file' or '--ids'"
         )
-    generator = Generator(bundle, threads=threads)
+    generator = Generator(bundle, encoder=encoder, threads=threads)
     prompts = numbers or [generator.encode(text) for text in texts]
     stream = _Stream(generator) if len(prompts) == 1 and beams == 1 and not json else None
     started = time.perf_counter()
