@@ -352,39 +352,6 @@ def test_an_encoder_in_the_decoders_place_is_told_apart(outcomes):
     )
 
 
-def refusal(folder, text):
-    with pytest.raises(RecipeError) as caught:
-        make_plan(load_recipe(write_recipe(folder, text, "refused.yaml")), folder)
-    return caught.value
-
-
-def test_recipes_that_cannot_be_meant_are_refused(folder, tmp_path_factory):
-    write_huggingface(folder / "causal", "llama")
-    write_huggingface(folder / "small", "t5", vocab_size=90)
-    both = "members: [{checkpoint: t}, {checkpoint: %s}]}}\n"
-    ensemble = "model: {ensemble: {combine: linear, " + both
-    for text, message, hint in (
-        ("model: {checkpoint: t}", "'t' is an encoder-decoder model, which becomes two graphs",
-         "part: encoder or part: decoder beside model:"),
-        ("model: {checkpoint: t, cache: true}\npart: decoder", "its task is seq2seq-lm",
-         "its decoder has caches anyway: leave cache out"),
-        (ensemble % "causal" + "part: decoder", "'causal' is no encoder-decoder model",
-         "leave part out"),
-        (ensemble % "small" + "part: decoder", "their vocabularies differ (97 and 90 ids)",
-         "one tokenizer.json"),
-        (ensemble % "small" + "part: encoder", "their vocabularies differ (97 and 90 ids)",
-         "one tokenizer.json"),
-        ("model: {checkpoint: b}\npart: encoder\nshapes: {source: [1, 8, 41]}",
-         "shapes.source reaches 41, but 'b' has 40 positions", "source: [1, 40, 40]"),
-        ("model: {checkpoint: t}\npart: encoder\nshapes: {sauce: [1, 8, 41]}",
-         "shapes: no input has this dimension",
-         "did you mean 'source'?"),
-    ):  # fmt: skip
-        error = refusal(folder, text)
-        assert message in error.message, text
-        assert hint in (error.hint or ""), text
-
-
 def test_one_recipe_says_the_shapes_of_both_parts(folder):
     assert set(plan_of(folder, "encoder").shapes) == {"batch", "source"}
     assert set(plan_of(folder, "decoder").shapes) == {

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.generation import Generator
+    from collections.abc import Sequence
+
+    from toolkit.generation import Generated, Generator
 
 __all__ = ["generate_command"]
 
@@ -65,6 +67,11 @@ def generate_command(
     found = generator(prompts, settings, stream)
     seconds = time.perf_counter() - started
     count = sum(len(one.tokens) for one in found)
+    _write(found, json=json, shown=stream is not None)
+    sys.stderr.write(f"{count} tokens in {seconds:.2f} s, {count / seconds:.1f} a second\n")
+
+
+def _write(found: Sequence[Generated], *, json: bool, shown: bool) -> None:
     if json:
         from toolkit.cli.terminal import show
 
@@ -73,12 +80,11 @@ def generate_command(
             for one in found
         ]
         show(made, as_json=True, tables=[])
-    elif stream is None:
+    elif shown:
+        sys.stdout.write("\n")
+    else:
         for one in found:
             sys.stdout.write((one.text or " ".join(map(str, one.tokens))) + "\n")
-    else:
-        sys.stdout.write("\n")
-    sys.stderr.write(f"{count} tokens in {seconds:.2f} s, {count / seconds:.1f} a second\n")
 
 
 class _Stream:

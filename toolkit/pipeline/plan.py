@@ -205,13 +205,24 @@ def soup_members(
     folder: Path,
     available: tuple[TensorSpec, ...] | None = None,
 ) -> list[Source]:
-    """The fine-tunes of a soup; ``available`` to factories are the recipe's inputs if None."""
+    """The fine-tunes of a soup; ``available`` to factories are the recipe's inputs if None.
+
+    Raises:
+        RecipeError: If one is an encoder-decoder model.
+    """
     specs = recipe.input_specs() if available is None else available
     found = [
-        _origin(member, recipe, folder, specs, None)  # no score rates encoder-decoder models
+        _origin(member, recipe, folder, specs, None)
         for member in model.soup.members
         if isinstance(member, CheckpointModel | FactoryModel)  # the recipe allows no others
     ]
+    for member in found:
+        if isinstance(member, HuggingFaceSource) and member.encoder_decoder:
+            raise RecipeError(
+                f"soup {model.name!r} has the encoder-decoder model {member.name!r}, which no "
+                "score here can rate",
+                hint="merge: with merge_method: linear averages without a score",
+            )
     return [member for member in found if not isinstance(member, OnnxModel)]
 
 
@@ -242,14 +253,15 @@ def _resolve_stack(
         known = {spec.name: spec for made in stages for spec in _under_shared_names(made)}
         own = (*known.values(), *fed, *(feed.spec for feed in feeds.values()))
         stages.append(_resolve(stage, recipe, folder, seen, own))
-    stack = StackPlan(model.name, tuple(stages), feeds, model.rename)
-    check_feeds(stack)
-    cached = [name for name in (*(s.name for s in stack.inputs), *stack.outputs) if is_cache(name)]
-    if cached:
+    named = (n for s in stages for n in (*(spec.name for spec in s.inputs), *s.outputs))
+    cached = next(filter(is_cache, named), None)
+    if cached is not None:
         raise RecipeError(
-            f"a stage of {model.name!r} has caches ({cached[0]}), and a stack has none",
+            f"a stage of {model.name!r} has caches ({cached}), and a stack has none",
             hint="leave cache: true or part out: stages read whole sequences",
         )
+    stack = StackPlan(model.name, tuple(stages), feeds, model.rename)
+    check_feeds(stack)
     return stack
 
 

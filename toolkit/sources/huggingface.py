@@ -94,8 +94,7 @@ class HuggingFaceSource:
             CheckpointError: If ``config.json`` names no architecture that is known here.
             RecipeError: If the task has no cache to ask for, or no parts, or it is not said which.
         """
-        found = self._task() if self.task == "auto" else self.task
-        two = found == "seq2seq-lm"
+        found, two = self._resolved, self.encoder_decoder
         if self.cache and found != "causal-lm":
             hint = (
                 "its decoder has caches anyway: leave cache out"
@@ -119,7 +118,15 @@ class HuggingFaceSource:
             )
         return found
 
-    def _task(self) -> str:
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether it becomes two graphs."""
+        return self._resolved == "seq2seq-lm"
+
+    @cached_property
+    def _resolved(self) -> str:
+        if self.task != "auto":
+            return self.task
         architecture = (self.config.architectures or [""])[0]
         for task, (suffixes, _) in TASKS.items():
             if architecture.endswith(suffixes):
