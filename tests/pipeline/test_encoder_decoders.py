@@ -12,9 +12,12 @@ import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tests.workshop import write_huggingface, write_recipe
+from toolkit.artifacts import OnnxModel
 from toolkit.caches import CROSS, PAST, present_of
 from toolkit.cli import main
+from toolkit.engine import EngineOptions, build_engine
 from toolkit.errors import BundleError, RecipeError
+from toolkit.export import adopt_onnx
 from toolkit.generation import GenerationSettings, Generator
 from toolkit.parity.sweep import sweep
 from toolkit.pipeline import export_recipe, make_plan
@@ -202,6 +205,17 @@ def test_a_product_of_experts_decodes_likewise(folder, members, exported, outcom
     tokens, found = run_pair(encoder, tmp_path / "and.onnx", PROMPTS)
     np.testing.assert_array_equal(tokens, wanted)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_tensorrt_rtx_builds_either_part(folder, outcomes, tmp_path, part):
+    plan = plan_of(folder, part)
+    found = adopt_onnx(outcomes[part].folder / "model.onnx")
+    model = OnnxModel(found.path, plan.inputs, found.outputs, found.opset)
+    options = EngineOptions(flavour="tensorrt-rtx", compute_capabilities=("8.9",))
+    engine = build_engine(model, plan.shapes, options, tmp_path / "model.plan")
+    assert {spec.name for spec in engine.outputs} == set(plan.root.outputs)
 
 
 def test_encoders_one_at_a_time_give_what_they_give_together(folder):

@@ -25,8 +25,8 @@ REFUSALS = {
     "no part": (
         "model: {checkpoint: t}",
         (
-            "'t' is an encoder-decoder model, which becomes two graphs, and it is not said which is "
-            "wanted"
+            "'t' is an encoder-decoder model, which becomes two graphs, and it is not said "
+            "which is wanted"
         ),
         "part: encoder or part: decoder beside model:, or --part for both in turn",
     ),
@@ -38,8 +38,8 @@ REFUSALS = {
     "causal member": (
         PAIR.format("causal") + "\npart: decoder",
         (
-            "the recipe asks for part: decoder, and 'causal' is no encoder-decoder model: its task is "
-            "causal-lm"
+            "the recipe asks for part: decoder, and 'causal' is no encoder-decoder model: its "
+            "task is causal-lm"
         ),
         "leave part out, or name encoder-decoder models only",
     ),

@@ -67,7 +67,8 @@ class Layout:
         """
         if self.crossed:
             return output
-        if is_cache(name):
+        decodes = new is not None or is_cache(name)
+        if decodes and output.ndim == 4 and output.shape[2] == mask.shape[1]:
             by_position: _Array = np.moveaxis(output, 2, 1)[mask != 0]
             return by_position
         if new is not None:
