@@ -40,7 +40,17 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tree import Combination, Ensemble, Feed, Gate, Leaf, Stack, Translation, Tree
+    from graphs.tree import (
+        Combination,
+        Ensemble,
+        Feed,
+        Gate,
+        Group,
+        Leaf,
+        Stack,
+        Translation,
+        Tree,
+    )
     from graphs.weights import Weights
     from graphs.widening import round_constants, widen
 
@@ -65,6 +75,7 @@ __all__ = [
     "FindGating",
     "Gate",
     "GraphError",
+    "Group",
     "Leaf",
     "MixedPrecision",
     "NearMiss",
@@ -135,6 +146,7 @@ _HOMES = {
     "Ensemble": "graphs.tree",
     "Feed": "graphs.tree",
     "Gate": "graphs.tree",
+    "Group": "graphs.tree",
     "Leaf": "graphs.tree",
     "Stack": "graphs.tree",
     "Tree": "graphs.tree",

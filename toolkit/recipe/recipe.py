@@ -40,6 +40,13 @@ class Recipe(RecipeModel):
             "or stack. Once validated, every model has a name and every ensemble its weights."
         ),
     ]
+    part: Annotated[
+        Literal["encoder", "decoder"] | None,
+        Field(
+            description="Which of the two graphs of encoder-decoder models: the encoder gives the "
+            "caches of cross-attention, the decoder takes them at every step."
+        ),
+    ] = None
     inputs: Annotated[
         dict[InputName, Input],
         Field(
