@@ -15,6 +15,7 @@ from toolkit.bundle import open_bundle
 from toolkit.errors import RecipeError
 from toolkit.pipeline import export_recipe
 from toolkit.pipeline.experts import LOWERINGS, fastest_lowering, settle_experts
+from toolkit.pipeline.graph import asked_passes, fuse_leaves
 from toolkit.pipeline.plan import make_plan
 from toolkit.progress import silent
 from toolkit.recipe import load_recipe
@@ -80,17 +81,17 @@ def test_what_the_recipe_says_is_done(folder, experts):
     assert kinds.count("If") == (0 if experts == "keep" else 8)
 
 
-def test_mixed_precision_reaches_the_experts(folder):
-    asked = recipe(folder, "conditionals")
-    export = asked.export.model_copy(update={"precision": "mixed_float16"})
-    export_recipe(asked.model_copy(update={"export": export}), folder, folder / "out")
-    built = next(p for p in (folder / "out", folder / "out.failed") if p.exists())
-    model = onnx.load(built / "model.onnx", load_external_data=False)
+def test_mixed_precision_reaches_the_experts(folder, exported, tmp_path):
+    plan = plan_for(folder, "conditionals")
+    export = plan.recipe.export.model_copy(update={"precision": "mixed_float16"})
+    plan = _replaced(plan, {"export": export})
+    out = tmp_path / "model.onnx"
+    fuse_leaves(plan, {"mixtral": exported}, out, asked_passes(plan))
+    model = onnx.load(out, load_external_data=False)
     weights = [i for i in model.graph.initializer if "experts.gate_up_proj" in i.name]
     assert len(weights) == 8
     assert {i.data_type for i in weights} == {onnx.TensorProto.FLOAT16}
-    gates = [n for n in model.graph.node if n.op_type == "TopKGating"]
-    assert len(gates) == 2
+    assert [n.op_type for n in model.graph.node].count("TopKGating") == 2
 
 
 def test_tensorrt_goes_by_the_number_of_experts(folder, exported):
