@@ -21,16 +21,16 @@ from onnx.reference import ReferenceEvaluator
 from graphs.dims import dims_of
 from graphs.moe.blocks import ExpertBlock
 
-__all__ = ["Router", "RouterError", "evaluate", "router_of"]
+__all__ = ["ROUTER_OPS", "Router", "RouterError", "evaluate", "router_of"]
 
 Array = npt.NDArray[np.generic]
 
 _SHAPES_ONLY = {"Reshape", "Unsqueeze", "Squeeze", "Cast", "CastLike", "Identity", "Expand"}
 # What stands between logits and choices. MatMul and Gemm, which make the logits, are not here.
-_ROUTER_OPS = _SHAPES_ONLY | {
+ROUTER_OPS = _SHAPES_ONLY | {
     "Abs", "Add", "And", "ArgMax", "Clip", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
     "Exp", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Less",
-    "LessOrEqual",
+    "LessOrEqual", "OneHot",
     "Log", "Max", "Min", "Mul", "Neg", "Not", "Or", "Range", "Reciprocal", "ReduceMax",
     "ReduceSum", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Size", "Slice", "Softmax",
     "Softplus", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Where",
@@ -226,7 +226,7 @@ def _cone(values: list[ir.Value]) -> tuple[set[ir.Node], set[ir.Value], list[ir.
         node = value.producer()
         if value.const_value is not None:
             given[value] = None
-        elif node is None or node.op_type not in _ROUTER_OPS or node.domain not in {"", "ai.onnx"}:
+        elif node is None or node.op_type not in ROUTER_OPS or node.domain not in {"", "ai.onnx"}:
             sources.add(value)
         elif node not in nodes:
             nodes.add(node)

@@ -47,11 +47,13 @@ def export_leaves(
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
     """Routers are found, then come the passes of the recipe in its order, mixed precision, experts.
 
-    Gates stay in float32: they are small, and decide between members. Experts come last, because
+    Layers of experts are looked for before their routers, if the recipe says so. Gates stay in float32: they are small, and decide between members. Experts come last, because
     mixed precision leaves what stands in conditionals alone.
     """
     named = tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
-    return (graphs.FindGating(), *named, *_mixed(plan), *expert_passes(plan))
+    first = [step for step in named if step.name == graphs.FindMoeBlocks.name]
+    rest = [step for step in named if step.name != graphs.FindMoeBlocks.name]
+    return (*first, graphs.FindGating(), *rest, *_mixed(plan), *expert_passes(plan))
 
 
 def _mixed(plan: Plan) -> tuple[graphs.Pass, ...]:

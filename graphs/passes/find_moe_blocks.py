@@ -1,0 +1,86 @@
+"""Layers of experts in graphs that were made elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from graphs.moe.alike import ExpertSet, experts_alike
+from graphs.moe.gathered import replace_gathered
+from graphs.moe.linears import NotExperts
+from graphs.moe.meetings import exits_of, expert_outputs
+from graphs.moe.rebuilding import rebuild
+from graphs.moe.sizes import settle_slices
+from graphs.moe.trials import SparseSum, sparse_sum
+from graphs.passes.base import NearMiss, PassReport
+
+__all__ = ["FindMoeBlocks"]
+
+
+@dataclass(frozen=True)
+class FindMoeBlocks:
+    """Replaces layers of experts by ``ExpertLinear`` and what stands between.
+
+        sum over e of R[t, e] * expert_e(x[t])  =  sum over j of R[t, ids[t, j]] * expert_ids[t, j](x[t])
+
+    where ids are k experts that a ``TopK`` chose and R is zero outside them. Cases:
+
+    1. the weight matrix of every slot is gathered, as transformers' ``batched_mm`` does;
+    2. all experts run on all tokens in batched products (``MatMul`` or ``Einsum``);
+    3. experts run one by one, on all tokens or on those that chose them (``NonZero``), and are
+       summed, stacked or scattered. Their matrices are named as one tensor and not copied.
+
+    Experts have to be the same but for their weights; of 2 and 3 the rest of the layer is run with
+    stand-ins for experts, on random logits and on logits with ties, which says what R is.
+    """
+
+    name: ClassVar[str] = "find_moe_blocks"
+
+    def requires(self, model: ir.Model) -> None:
+        """Any graph will do: in one without experts nothing is to be found."""
+
+    def apply(self, model: ir.Model) -> PassReport:
+        """Sites are the linear layers of experts that end a layer, or stand for gathered ones."""
+        graph = model.graph
+        if not any(node.op_type == "TopK" for node in graph):
+            return PassReport(self.name)
+        graph.sort()
+        if any(value.shape is None for node in graph for value in node.outputs):
+            common.ShapeInferencePass()(model)
+        settle_slices(graph)
+        gathered, misses = replace_gathered(model)
+        graph.sort()
+        sums, others = _sums(graph)
+        sites: list[str] = []
+        # From the back: what a layer gives may be what a later one reads.
+        for experts, found in reversed(sums):
+            try:
+                sites.append(rebuild(found, experts, model))
+            except NotExperts as reason:
+                others.append(_miss(experts.outputs, reason))
+        return PassReport(self.name, (*gathered, *reversed(sites)), (*misses, *others))
+
+    def ensures(self, model: ir.Model) -> None:
+        """Agreement was established by running what was replaced."""
+
+
+def _sums(graph: ir.Graph) -> tuple[list[tuple[ExpertSet, SparseSum]], list[NearMiss]]:
+    """Sparse sums over experts in a sorted graph, and what almost is one."""
+    order = {node: place for place, node in enumerate(graph)}
+    found: list[tuple[ExpertSet, SparseSum]] = []
+    misses: list[NearMiss] = []
+    for outputs in expert_outputs(graph):
+        try:
+            experts = experts_alike(outputs)
+            found.append((experts, sparse_sum(experts, exits_of(outputs, graph), order)))
+        except NotExperts as reason:
+            misses.append(_miss(outputs, reason))
+    return found, misses
+
+
+def _miss(outputs: tuple[ir.Value, ...], reason: NotExperts) -> NearMiss:
+    node = outputs[-1].producer()
+    return NearMiss(str(outputs[-1].name if node is None else node.name), str(reason))
