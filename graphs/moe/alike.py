@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from graphs.moe.linears import Linear, NotExperts, linear_of
+from graphs.moe.linears import Linear, NotExpertsError, linear_of
 from graphs.moe.row_wise import constant_of, row_wise
 
 __all__ = ["ExpertSet", "Step", "experts_alike"]
@@ -71,21 +71,21 @@ def experts_alike(outputs: tuple[ir.Value, ...]) -> ExpertSet:
     """Walk up from what experts give to what they read.
 
     Raises:
-        NotExperts: If they differ in more than their weights.
+        NotExpertsError: If they differ in more than their weights.
     """
     shape = outputs[0].shape
     if shape is None:
-        raise NotExperts("the shapes around its experts are unknown")
+        raise NotExpertsError("the shapes around its experts are unknown")
     walk = _Walk(len(shape))
     walk.visit(outputs)
     if len(walk.inputs) != 1:
         read = ", ".join(str(values[0].name) for values in walk.inputs) or "constants alone"
-        raise NotExperts(f"its experts read {read}, wanted one value")
+        raise NotExpertsError(f"its experts read {read}, wanted one value")
     found = ExpertSet(outputs, walk.inputs[0], tuple(walk.steps), len(shape))
     axes = {linear.axis for linear in found.linears}
     counts = {linear.sizes[0] for linear in found.linears if linear.axis is not None}
     if len(axes) != 1 or len(counts) > 1:
-        raise NotExperts("its linear layers do not have experts in one place")
+        raise NotExpertsError("its linear layers do not have experts in one place")
     return found
 
 
@@ -101,7 +101,7 @@ class _Walk:
         first = values[0]
         if first in self.met:
             if self.met[first] != values:
-                raise NotExperts("its experts are not wired alike")
+                raise NotExpertsError("its experts are not wired alike")
             return
         self.met[first] = values
         if _one_constant(values):
@@ -121,9 +121,9 @@ class _Walk:
         for place, other in enumerate(others, 1):
             if other.sizes != first.sizes or other.transposed != first.transposed:
                 reason = f"expert {place} has weights {list(other.sizes)}, expert 0 has"
-                raise NotExperts(f"{reason} {list(first.sizes)}")
+                raise NotExpertsError(f"{reason} {list(first.sizes)}")
             if (other.bias is None) != (first.bias is None):
-                raise NotExperts("some of its experts have a bias, some have none")
+                raise NotExpertsError("some of its experts have a bias, some have none")
         read = tuple(linear.x for linear in linears)
         if not first.entry:
             self.visit(read)
@@ -137,20 +137,22 @@ class _Walk:
         first = nodes[0]
         kinds = list(dict.fromkeys(node.op_type for node in nodes))
         if len(kinds) > 1:
-            raise NotExperts(f"its experts have different activations: {kinds[0]} and {kinds[1]}")
+            raise NotExpertsError(
+                f"its experts have different activations: {kinds[0]} and {kinds[1]}"
+            )
         if not row_wise(first, self.rank):
             self.inputs.append(values)
             return
         if len({_said(node) for node in nodes}) > 1:
-            raise NotExperts(f"its experts' {first.op_type} have different attributes")
+            raise NotExpertsError(f"its experts' {first.op_type} have different attributes")
         if len({len(node.inputs) for node in nodes}) > 1:
-            raise NotExperts("its experts are not wired alike")
+            raise NotExpertsError("its experts are not wired alike")
         for read in zip(*(node.inputs for node in nodes), strict=True):
             present = tuple(value for value in read if value is not None)
             if len(present) == len(read):
                 self.visit(present)
             elif present:
-                raise NotExperts("its experts are not wired alike")
+                raise NotExpertsError("its experts are not wired alike")
         if all(step.node is not first for step in self.steps):
             self.steps.append(Step(first))
 
@@ -163,7 +165,7 @@ def _one_constant(values: tuple[ir.Value, ...]) -> bool:
     """Whether a value is the same constant for all experts.
 
     Raises:
-        NotExperts: If it is a constant of each expert.
+        NotExpertsError: If it is a constant of each expert.
     """
     tensors = [constant_of(value) for value in values]
     known = [tensor for tensor in tensors if tensor is not None]
@@ -174,5 +176,5 @@ def _one_constant(values: tuple[ir.Value, ...]) -> bool:
         if other is first:
             continue
         if first.size > _LARGE or not np.array_equal(first.numpy(), other.numpy()):
-            raise NotExperts("its experts have constants of their own beside their weights")
+            raise NotExpertsError("its experts have constants of their own beside their weights")
     return True

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from graphs.dims import dims_of
-from graphs.moe.linears import NotExperts, linear_of
+from graphs.moe.linears import NotExpertsError, linear_of
 from graphs.moe.routers import ROUTER_OPS
 
 __all__ = ["Array", "Cut", "Leading", "cut_above", "leading_of"]
@@ -24,7 +24,9 @@ Array = npt.NDArray[Any]
 Leading = Callable[[int], tuple[int, ...]]
 
 # Besides what routers are made of: how rows are gathered, sent back and summed.
-_OPS = ROUTER_OPS | {"Einsum", "Flatten", "MatMul", "NonZero", "ReduceMean", "Split", "Sum", "Tile", "Trilu"}
+_OPS = ROUTER_OPS | {
+    "Einsum", "Flatten", "MatMul", "NonZero", "ReduceMean", "Split", "Sum", "Tile", "Trilu",
+}  # fmt: skip
 _LARGE = 1 << 16  # elements of a constant that no routing has
 _SIDE = 7
 
@@ -61,7 +63,7 @@ class Cut:
             extra: Nodes that give what some of ``nodes`` read.
 
         Raises:
-            NotExperts: If the nodes do not run.
+            NotExpertsError: If the nodes do not run.
         """
         named = {str(value.name): array for value, array in feeds.items()}
         protos = [*extra, *(ir.serde.serialize_node(node) for node in self.nodes)]
@@ -82,9 +84,9 @@ class Cut:
             with np.errstate(all="ignore"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return [np.asarray(each) for each in ReferenceEvaluator(model).run(None, named)]
-        except Exception as error:  # noqa: BLE001  (raises whatever its Python code runs into)
+        except Exception as error:  # the evaluator raises whatever its Python code runs into
             reason = str(error).strip().split("\n")[0][:80]
-            raise NotExperts(f"its routing cannot be evaluated alone: {reason}") from error
+            raise NotExpertsError(f"its routing cannot be evaluated alone: {reason}") from error
 
 
 def cut_above(
@@ -164,7 +166,7 @@ def leading_of(values: Iterable[ir.Value]) -> Leading:
     pairs: list[tuple[int, int]] = []
     singles: list[int] = []
     for value in values:
-        dims = dims_of(value.shape) if value.shape is not None else ()
+        dims = dims_of(value.shape)
         axes = dims[:-1] if dims and isinstance(dims[-1], int) else dims
         known = [dim if isinstance(dim, int) else _SIDE for dim in axes]
         if len(axes) == 2:

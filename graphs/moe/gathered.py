@@ -11,10 +11,10 @@ import onnx_ir as ir
 from graphs.branching import Additions
 from graphs.dims import dims_of
 from graphs.moe.cuts import cut_above, leading_of
-from graphs.moe.linears import NotExperts
+from graphs.moe.linears import NotExpertsError
 from graphs.moe.rebuilding import take_place
-from graphs.moe.row_wise import constant_of
 from graphs.moe.routing import operator
+from graphs.moe.row_wise import constant_of
 from graphs.passes.base import NearMiss
 
 __all__ = ["replace_gathered"]
@@ -61,7 +61,7 @@ def replace_gathered(model: ir.Model) -> tuple[list[str], list[NearMiss]]:
             continue
         try:
             found = _product(node, ids)
-        except NotExperts as reason:
+        except NotExpertsError as reason:
             misses.append(NearMiss(str(node.name), str(reason)))
             continue
         sites.append(_replace(found, flat, model, order))
@@ -95,14 +95,14 @@ def _product(gather: ir.Node, ids: ir.Value) -> _Gathered:
         gathered, swapped = node.outputs[0], True
         node = _only_reader(gathered)
     if node.op_type != "MatMul":
-        raise NotExperts(f"gathered matrices are read by {node.op_type}, wanted MatMul")
+        raise NotExpertsError(f"gathered matrices are read by {node.op_type}, wanted MatMul")
     place = node.inputs.index(gathered)
     axis = 2 if place == 0 else 1  # a column behind the matrix, or a row before it
     other, product = node.inputs[1 - place], _only_reader(node.outputs[0])
     maker = None if other is None else other.producer()
     rows = maker.inputs[0] if maker is not None and _at(maker, "Unsqueeze", axis) else None
     if rows is None or not _at(product, "Squeeze", axis):
-        raise NotExperts("its products are not of one row and one matrix for every slot")
+        raise NotExpertsError("its products are not of one row and one matrix for every slot")
     output = product.outputs[0]
     bias = _bias(output, ids)
     if bias is not None:
@@ -114,7 +114,7 @@ def _product(gather: ir.Node, ids: ir.Value) -> _Gathered:
 def _only_reader(value: ir.Value) -> ir.Node:
     readers = [use.node for use in value.uses()]
     if len(readers) != 1 or value.is_graph_output():
-        raise NotExperts(f"{value.name} is read {len(readers)} times, wanted once")
+        raise NotExpertsError(f"{value.name} is read {len(readers)} times, wanted once")
     return readers[0]
 
 
@@ -151,10 +151,11 @@ def _replace(
     weight = found.matrices
     kind = weight.dtype
     assert kind is not None
-    count, *sides = dims_of(weight.shape or ())
+    count, *sides = dims_of(weight.shape)
     if found.transposed:
         sides.reverse()
-        weight = added.node("matrices", "Transpose", [weight], kind, [count, *sides], perm=(0, 2, 1))
+        dims = [count, *sides]
+        weight = added.node("matrices", "Transpose", [weight], kind, dims, perm=(0, 2, 1))
     inputs = [x, ids, weight] if found.bias is None else [x, ids, weight, found.bias]
     output = ir.Value(name=name, shape=ir.Shape([None, sides[0]]), type=found.output.type)
     op_type = "ExpertLinear" if found.bias is None else "ExpertLinearBias"
@@ -177,7 +178,7 @@ def _matrix_of(
     if wanted is not None:
         last = int(wanted.numpy().ravel()[0])
     if not isinstance(last, int) or ids.shape is None:
-        raise NotExperts("how many experts a token goes to is unknown")
+        raise NotExpertsError("how many experts a token goes to is unknown")
     if len(ids.shape) == 2:
         ids.shape = ir.Shape([dims_of(ids.shape)[0], last])
         return ids, last
@@ -190,7 +191,7 @@ def _matrix_of(
 def _tokens(rows: ir.Value, top_k: int, order: Mapping[ir.Node, int]) -> tuple[ir.Value, int]:
     """The tokens whose rows are repeated k times, and k; else the rows themselves and 1."""
     for value in _above(rows):
-        dims = dims_of(value.shape or ())
+        dims = dims_of(value.shape)
         if value is rows or len(dims) != 2 or not isinstance(dims[1], int) or value.dtype is None:
             continue
         cut = cut_above([rows], [value], order)
@@ -199,14 +200,14 @@ def _tokens(rows: ir.Value, top_k: int, order: Mapping[ir.Node, int]) -> tuple[i
         x = np.arange(np.prod((*leading(1), dims[1]))).reshape(-1, dims[1])
         feeds = {value: x.astype(value.dtype.numpy())}
         for source in (*others, *cut.shapes):
-            own = dims_of(source.shape or ())
+            own = dims_of(source.shape)
             last = [dim for dim in own[-1:] if isinstance(dim, int)]
             if source.dtype is not None:
                 shape = (*leading(len(own) - len(last)), *last)
                 feeds.setdefault(source, np.zeros(shape, source.dtype.numpy()))
         try:
             (found,) = cut.run([rows], feeds)
-        except NotExperts:
+        except NotExpertsError:
             continue
         if np.array_equal(found, np.repeat(feeds[value], top_k, axis=0)):
             return value, top_k
@@ -233,3 +234,5 @@ def _drop_pair(node: ir.Node, graph: ir.Graph) -> None:
     if source is not None and not node.outputs[0].is_graph_output():
         node.outputs[0].replace_all_uses_with(source)
         graph.remove(node, safe=True)
+        if not before.outputs[0].uses() and not before.outputs[0].is_graph_output():
+            graph.remove(before, safe=True)

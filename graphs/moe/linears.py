@@ -9,10 +9,10 @@ import onnx_ir as ir
 
 from graphs.moe.row_wise import constant_of
 
-__all__ = ["Linear", "NotExperts", "linear_of"]
+__all__ = ["Linear", "NotExpertsError", "linear_of"]
 
 
-class NotExperts(Exception):
+class NotExpertsError(Exception):
     """Why what looks like a layer of experts is left alone; becomes the reason of a near miss."""
 
 
@@ -101,7 +101,12 @@ def _product(node: ir.Node) -> Linear | None:
 def _gemm(node: ir.Node) -> Linear | None:
     factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
     weight, x = _weight(node.inputs[1], 2), node.inputs[0]
-    if factors != [1.0, 1.0] or node.attributes.get_int("transA", 0) or not weight or x is None:
+    if (
+        factors != [1.0, 1.0]
+        or node.attributes.get_int("transA", 0) != 0
+        or not weight
+        or x is None
+    ):
         return None
     value, swapped = weight
     transposed = (node.attributes.get_int("transB", 0) == 0) != swapped
@@ -145,7 +150,7 @@ def _einsum(node: ir.Node) -> Linear | None:
 def _spelled(
     node: ir.Node, x: ir.Value, weight: ir.Value, terms: tuple[str, str, str]
 ) -> Linear | None:
-    read, (expert, *sides), out = terms
+    read, (expert, *sides), out = terms[0], list(terms[1]), terms[2]
     summed = [letter for letter in sides if letter in read and letter not in out]
     kept = [letter for letter in sides if letter not in read and out.endswith(letter)]
     if len(summed) != 1 or len(kept) != 1 or expert not in out or not read.endswith(summed[0]):

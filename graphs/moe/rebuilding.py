@@ -10,13 +10,13 @@ import onnx_ir as ir
 from graphs.branching import Additions
 from graphs.dims import Dim, dims_of
 from graphs.moe.alike import ExpertSet, Step
-from graphs.moe.linears import Linear, NotExperts
-from graphs.moe.row_wise import axes_input, constant_of
+from graphs.moe.linears import Linear, NotExpertsError
 from graphs.moe.routing import operator
+from graphs.moe.row_wise import axes_input, constant_of
 from graphs.moe.slabs import Stacked
 from graphs.moe.trials import SparseSum
 
-__all__ = ["add_slab", "rebuild", "take_place"]
+__all__ = ["add_slab", "rebuild", "refuse_mixed_rows", "take_place"]
 
 _INT = ir.DataType.INT64
 
@@ -25,16 +25,11 @@ def rebuild(found: SparseSum, experts: ExpertSet, model: ir.Model) -> str:
     """Put ``ExpertLinear``, the row-wise nodes and the weighted sum where ``found.output`` was.
 
     The weights of experts are not read. Gives the name of the last linear layer.
-
-    Raises:
-        NotExperts: If an expert adds its tokens to what its linear layers made of them.
     """
     added = Additions(model.graph, f"{found.output.name}/moe")
-    building = _Building(found, experts, model, added)
-    building.refuse_mixed_rows()
-    # Old nodes are still there; names of the new ones end otherwise.
+    building = _Building(found, experts, model, added, refuse_mixed_rows(experts))
     x, ids = found.x, found.ids
-    x = x if len(x.shape or ()) == 2 else building.flat("tokens", x, dims_of(x.shape or ())[-1])
+    x = x if len(dims_of(x.shape)) == 2 else building.flat("tokens", x, dims_of(x.shape)[-1])
     if found.ranks[0] == 2:
         ids.shape = ir.Shape([None, found.top_k])
     else:
@@ -42,10 +37,34 @@ def rebuild(found: SparseSum, experts: ExpertSet, model: ir.Model) -> str:
     building.mapped[experts.inputs[0]] = x
     last = ""
     for step in experts.steps:
-        last = building.linear(step, ids) if step.linears else building.copy(step.node) or last
+        if step.linears:
+            last = building.linear(step, ids)
+        else:
+            building.copy(step.node)
     rows = building.mapped[building.end]
     take_place(found.output, building.summed(rows, ids), model.graph)
     return last
+
+
+def refuse_mixed_rows(experts: ExpertSet) -> set[ir.Value]:
+    """The values of an expert that have a row for each token; others have one for each slot.
+
+    Raises:
+        NotExpertsError: If an operator reads both.
+    """
+    tokens, slots = {experts.inputs[0]}, set[ir.Value]()
+    for step in experts.steps:
+        kinds = [kind for kind in (tokens, slots) if any(v in kind for v in step.node.inputs)]
+        if step.linears:
+            slots.update(step.outputs)
+        elif len(kinds) > 1:
+            raise NotExpertsError("its experts read their tokens again behind a linear layer")
+        else:
+            for kind in kinds:
+                kind.update(step.outputs)
+    if experts.outputs[0] not in slots:
+        raise NotExpertsError("its experts end in no linear layer")
+    return tokens
 
 
 def take_place(old: ir.Value, new: ir.Value, graph: ir.Graph) -> None:
@@ -72,7 +91,9 @@ def take_place(old: ir.Value, new: ir.Value, graph: ir.Graph) -> None:
 
 def add_slab(name: str, tensor: ir.TensorProtocol, graph: ir.Graph) -> ir.Value:
     """An initializer."""
-    value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype))
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype)
+    )
     value.const_value = tensor
     graph.register_initializer(value)
     return value
@@ -84,29 +105,13 @@ class _Building:
     experts: ExpertSet
     model: ir.Model
     added: Additions
+    tokens: set[ir.Value]
     mapped: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     @property
     def end(self) -> ir.Value:
         """What the first expert gives."""
         return self.experts.outputs[0]
-
-    def refuse_mixed_rows(self) -> None:
-        """Rows of tokens and rows of slots differ in number."""
-        tokens = {self.experts.inputs[0]}
-        slots: set[ir.Value] = set()
-        for step in self.experts.steps:
-            if step.linears:
-                slots.update(step.outputs)
-                continue
-            kinds = [kind for kind in (tokens, slots) if any(v in kind for v in step.node.inputs)]
-            if len(kinds) > 1:
-                raise NotExperts("its experts add their tokens to what linear layers made of them")
-            for kind in kinds:
-                kind.update(step.outputs)
-        if self.end not in slots:
-            raise NotExperts("its experts end in no linear layer")
-        self._tokens = tokens
 
     def flat(self, label: str, value: ir.Value, width: Dim) -> ir.Value:
         """Rows [T, width] of a value with more axes."""
@@ -122,7 +127,7 @@ class _Building:
         inputs = [x, ids, self._slab(step.linears, name)]
         if first.bias is not None:
             inputs.append(self._bias(step.linears, name))
-        spread = self.found.top_k if first.x in self._tokens else 1
+        spread = self.found.top_k if first.x in self.tokens else 1
         output = self._slots(first.output, name, first.width)
         kind = "ExpertLinear" if first.bias is None else "ExpertLinearBias"
         node = operator(kind, inputs, [output], self.model, name, spread=spread)
@@ -144,7 +149,7 @@ class _Building:
             for each in node.attributes.values()
         ]
         outputs = [
-            self._slots(value, f"{value.name}/slots", dims_of(value.shape or ())[-1])
+            self._slots(value, f"{value.name}/slots", dims_of(value.shape)[-1])
             for value in node.outputs
         ]
         copied = ir.Node("", node.op_type, inputs, own, outputs=outputs, name=name)
@@ -212,7 +217,7 @@ class _Building:
             value = add_slab(f"{name}/weight", tensor, self.model.graph)
         if not first.transposed:
             return value
-        count, wide, high = dims_of(value.shape or ())
+        count, wide, high = dims_of(value.shape)
         added = Additions(self.model.graph, name)
         assert value.dtype is not None
         return added.node(

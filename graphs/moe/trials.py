@@ -1,31 +1,34 @@
 """Whether values are a sparse sum over experts: experts replaced by stand-ins, and the rest run.
 
-A stand-in gives every expert a direction of its own, so what a graph makes of them says how much of
-each expert every token got. That has to be one weight for each of k experts, which a ``TopK`` chose,
-and nothing for the others; which expert is which, and the value that holds the weights, are found
-by what they are on random logits and on logits with ties.
+A stand-in gives every expert a direction of its own, so what a graph makes of them says how much
+of each expert every token got. That has to be one weight for each of k experts, which a ``TopK``
+chose, and nothing for the others; which expert is which, and the value that holds the weights, are
+found by what they are on random logits and on logits with ties.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx_ir as ir
 import onnx
+import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from graphs.dims import dims_of
 from graphs.moe.alike import ExpertSet
 from graphs.moe.cuts import Array, Cut, Leading, cut_above, leading_of
-from graphs.moe.linears import NotExperts
+from graphs.moe.linears import NotExpertsError
 
 __all__ = ["SparseSum", "sparse_sum"]
 
 _TRIALS = 24
 _LEAST = 2  # one trial without ties and one with
-_MOVES = {"Expand", "Gather", "GatherND", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_MOVES = {
+    "Expand", "Gather", "GatherND", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
 _TOLERANCE = {ir.DataType.FLOAT: 2e-5, ir.DataType.DOUBLE: 2e-5, ir.DataType.FLOAT16: 4e-3}
 _HALF_TOLERANCE = 3e-2  # bfloat16
 
@@ -66,15 +69,13 @@ def sparse_sum(
         order: The place of every node of the graph.
 
     Raises:
-        NotExperts: If none is.
+        NotExpertsError: If none is.
     """
-    reason = NotExperts("the tokens its experts read are not found")
-    for x in _tokens(experts):
-        try:
+    *others, last = _tokens(experts)
+    for x in others:
+        with suppress(NotExpertsError):
             return _Trial.of(experts, exits, x, order).result()
-        except NotExperts as error:
-            reason = error
-    raise reason
+    return _Trial.of(experts, exits, last, order).result()
 
 
 def _tokens(experts: ExpertSet) -> list[ir.Value]:
@@ -82,8 +83,11 @@ def _tokens(experts: ExpertSet) -> list[ir.Value]:
     width = experts.linears[0].sizes[-2 if experts.linears[0].transposed else -1]
     chains = [list(_chain(value)) for value in dict.fromkeys(experts.inputs)]
     common = [value for value in chains[0] if all(value in chain for chain in chains)]
-    ranked = [v for v in common if v.shape is not None and dims_of(v.shape)[-1:] == (width,)]
-    return sorted((v for v in ranked if len(v.shape or ()) in {2, 3}), key=lambda v: len(v.shape or ()))
+    known = [value for value in common if dims_of(value.shape)[-1:] == (width,)]
+    found = [value for rank in (2, 3) for value in known if len(dims_of(value.shape)) == rank]
+    if not found:
+        raise NotExpertsError("the tokens its experts read are not found")
+    return found
 
 
 def _chain(value: ir.Value | None) -> Iterator[ir.Value]:
@@ -117,25 +121,19 @@ class _Trial:
     ) -> _Trial:
         wide, count = experts.linears[-1].width, experts.count
         if wide < count:
-            raise NotExperts(f"its {count} experts are told apart only in outputs as wide")
-        stops = {x, *experts.outputs}
-        cut = cut_above([*exits, *experts.inputs], stops, order)
+            raise NotExpertsError(f"its {count} experts are told apart only in outputs as wide")
+        cut, logits = _cut(experts, exits, x, order)
         made = {value for node in cut.nodes for value in node.outputs}
         behind = _behind(experts.outputs, cut)
-        open_sources = [v for v in cut.sources if v not in stops]
-        logits = [v for v in open_sources if v.shape is not None and v.shape[-1] == count]
-        if len(open_sources) != 1 or len(logits) != 1:
-            read = ", ".join(str(value.name) for value in open_sources) or "constants alone"
-            raise NotExperts(f"its routing starts from {read}, wanted logits [T, {count}]")
         apart = [v for node in cut.nodes for v in node.outputs if v not in behind]
         random = np.random.default_rng(0)
         directions = np.linalg.qr(random.normal(size=(wide, count)))[0].T
         return cls(
-            experts, x, cut, logits[0],
+            experts, x, cut, logits,
             [value for value in exits if value in made],
             [n.outputs[1] for n in cut.nodes if n.op_type == "TopK" and n.outputs[1] in apart],
             [v for v in apart if v.dtype is None or v.dtype.is_floating_point()],
-            leading_of([x, logits[0], *cut.shapes]), directions,
+            leading_of([x, logits, *cut.shapes]), directions,
         )  # fmt: skip
 
     def result(self) -> SparseSum:
@@ -149,9 +147,10 @@ class _Trial:
                 shapes = [exact[value].shape for value in (ids, weights, output)]
                 return SparseSum(
                     self.x, ids, weights, output, order, shapes[0][-1],
-                    (len(shapes[0]), len(shapes[1]), len(shapes[2])), shapes[1][-1] != shapes[0][-1],
+                    (len(shapes[0]), len(shapes[1]), len(shapes[2])),
+                    per_expert=shapes[1][-1] != shapes[0][-1],
                 )  # fmt: skip
-        raise NotExperts("which of its experts has which id is not clear")
+        raise NotExpertsError("which of its experts has which id is not clear")
 
     def _run(self, seed: int) -> dict[ir.Value, Array]:
         """One trial; those with odd seeds have ties among their logits."""
@@ -162,7 +161,7 @@ class _Trial:
         drawn = {self.x: x, self.logits: np.round(logits) if seed % 2 else logits}
         feeds = {value: array.astype(_numpy(value)) for value, array in drawn.items()}
         for value in self.cut.shapes:
-            dims = dims_of(value.shape) if value.shape is not None else ()
+            dims = dims_of(value.shape)
             last = [dim for dim in dims[-1:] if isinstance(dim, int)]
             shape = (*self.leading(len(dims) - len(last)), *last)
             feeds.setdefault(value, np.zeros(shape, _numpy(value)))
@@ -210,7 +209,7 @@ class _Trial:
             return
         rows = read.reshape(-1, x.size)
         if read.size % x.size or not np.array_equal(rows, np.broadcast_to(x.ravel(), rows.shape)):
-            raise NotExperts("its experts do not all read every token")
+            raise NotExpertsError("its experts do not all read every token")
 
     def _shares(self, y: Array, scale: Array) -> Array:
         """How much of each expert, as given, is in each token, [T, E]; empty if ``y`` is no sum."""
@@ -222,7 +221,8 @@ class _Trial:
         rest = rows - parts @ self.directions
         if not np.isfinite(rows).all() or abs(rest).max() > self._tolerance * abs(rows).max():
             return np.zeros((0, 0))
-        return parts / scale[:, None]
+        shares: Array = parts / scale[:, None]
+        return shares
 
     def _output(self, arrays: Mapping[ir.Value, Array]) -> ir.Value:
         wide = self.directions.shape[1]
@@ -230,14 +230,14 @@ class _Trial:
             if self.shares[value][0].size:
                 return value
         if any(arrays[v].shape[-1:] == (wide,) for v in self.exits):
-            raise NotExperts("what comes of its experts is more than a weighted sum of them")
-        raise NotExperts("where its experts are summed is not found")
+            raise NotExpertsError("what comes of its experts is more than a weighted sum of them")
+        raise NotExpertsError("where its experts are summed is not found")
 
     def _choice(self, output: ir.Value) -> tuple[ir.Value, tuple[int, ...] | None]:
         """The ids that explain the shares, and which expert each is once that is clear."""
         shares = self.shares[output]
         if not all(share.size for share in shares):
-            raise NotExperts("what comes of its experts is more than a weighted sum of them")
+            raise NotExpertsError("what comes of its experts is more than a weighted sum of them")
         got = np.concatenate([abs(s) > self._tolerance * abs(s).max() for s in shares])
         least = self.experts.count
         for value in self.top_ks:
@@ -255,8 +255,8 @@ class _Trial:
             if possible.any(1).all() and chosen.shape[1] < self.experts.count:
                 return value, self._order(possible)
         if got.sum(1).max() > least:
-            raise NotExperts(f"its routing matrix is not zero outside {least} experts")
-        raise NotExperts("no TopK chooses the experts that tokens get")
+            raise NotExpertsError(f"its routing matrix is not zero outside {least} experts")
+        raise NotExpertsError("no TopK chooses the experts that tokens get")
 
     def _order(self, possible: Array) -> tuple[int, ...] | None:
         if (possible.sum(1) > 1).any():
@@ -265,7 +265,7 @@ class _Trial:
         if sorted(ids) != list(range(len(ids))):
             return None
         if self.experts.axis is not None and list(ids) != list(range(len(ids))):
-            raise NotExperts("its ids are not those of its weights")
+            raise NotExpertsError("its ids are not those of its weights")
         return tuple(int(place) for place in np.argsort(ids))
 
     def _weights(self, output: ir.Value, ids: ir.Value, order: Sequence[int]) -> ir.Value:
@@ -276,7 +276,7 @@ class _Trial:
                 for arrays, share in zip(self.found, self.shares[output], strict=True)
             ):
                 return value
-        raise NotExperts("no value holds the weights of its choices")
+        raise NotExpertsError("no value holds the weights of its choices")
 
     def _holds(self, array: Array, ids: Array, share: Array) -> bool:
         chosen = ids.reshape(-1, ids.shape[-1])
@@ -296,12 +296,28 @@ class _Trial:
         return _HALF_TOLERANCE if kind is None else _TOLERANCE.get(kind, _HALF_TOLERANCE)
 
     def _lead(self, value: ir.Value) -> tuple[int, ...]:
-        return self.leading(len(value.shape or ()) - 1)
+        return self.leading(len(dims_of(value.shape)) - 1)
 
     def _width(self, value: ir.Value) -> int:
         size = None if value.shape is None else value.shape[-1]
         assert isinstance(size, int)
         return size
+
+
+def _cut(
+    experts: ExpertSet, exits: Sequence[ir.Value], x: ir.Value, order: Mapping[ir.Node, int]
+) -> tuple[Cut, ir.Value]:
+    """The nodes between logits, tokens and experts and as many exits as need nothing else."""
+    stops = {x, *experts.outputs}
+    for count in range(len(exits), 0, -1):
+        cut = cut_above([*exits[:count], *experts.inputs], stops, order)
+        starts = [value for value in cut.sources if value not in stops]
+        if len(starts) == 1 and starts[0].shape and starts[0].shape[-1] == experts.count:
+            return cut, starts[0]
+    if not exits:
+        raise NotExpertsError("where its experts are summed is not found")
+    read = ", ".join(str(value.name) for value in starts[:3]) or "constants alone"
+    raise NotExpertsError(f"its routing starts from {read}, wanted logits [T, {experts.count}]")
 
 
 def _behind(values: Sequence[ir.Value], cut: Cut) -> set[ir.Value]:
@@ -315,5 +331,5 @@ def _behind(values: Sequence[ir.Value], cut: Cut) -> set[ir.Value]:
 
 def _numpy(value: ir.Value) -> np.dtype[np.generic]:
     if value.dtype is None:
-        raise NotExperts(f"the type of {value.name} is unknown")
+        raise NotExpertsError(f"the type of {value.name} is unknown")
     return value.dtype.numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +11,9 @@ from onnx_ir.passes import common
 
 from graphs.moe.alike import ExpertSet, experts_alike
 from graphs.moe.gathered import replace_gathered
-from graphs.moe.linears import NotExperts
+from graphs.moe.linears import NotExpertsError
 from graphs.moe.meetings import exits_of, expert_outputs
-from graphs.moe.rebuilding import rebuild
+from graphs.moe.rebuilding import rebuild, refuse_mixed_rows
 from graphs.moe.sizes import settle_slices
 from graphs.moe.trials import SparseSum, sparse_sum
 from graphs.passes.base import NearMiss, PassReport
@@ -24,7 +25,7 @@ __all__ = ["FindMoeBlocks"]
 class FindMoeBlocks:
     """Replaces layers of experts by ``ExpertLinear`` and what stands between.
 
-        sum over e of R[t, e] * expert_e(x[t])  =  sum over j of R[t, ids[t, j]] * expert_ids[t, j](x[t])
+        sum over e of R[t, e] * y_e(x[t])  =  sum over j of R[t, ids[t, j]] * y_ids[t, j](x[t])
 
     where ids are k experts that a ``TopK`` chose and R is zero outside them. Cases:
 
@@ -54,13 +55,8 @@ class FindMoeBlocks:
         gathered, misses = replace_gathered(model)
         graph.sort()
         sums, others = _sums(graph)
-        sites: list[str] = []
         # From the back: what a layer gives may be what a later one reads.
-        for experts, found in reversed(sums):
-            try:
-                sites.append(rebuild(found, experts, model))
-            except NotExperts as reason:
-                others.append(_miss(experts.outputs, reason))
+        sites = [rebuild(found, experts, model) for experts, found in reversed(sums)]
         return PassReport(self.name, (*gathered, *reversed(sites)), (*misses, *others))
 
     def ensures(self, model: ir.Model) -> None:
@@ -73,14 +69,21 @@ def _sums(graph: ir.Graph) -> tuple[list[tuple[ExpertSet, SparseSum]], list[Near
     found: list[tuple[ExpertSet, SparseSum]] = []
     misses: list[NearMiss] = []
     for outputs in expert_outputs(graph):
-        try:
-            experts = experts_alike(outputs)
-            found.append((experts, sparse_sum(experts, exits_of(outputs, graph), order)))
-        except NotExperts as reason:
-            misses.append(_miss(outputs, reason))
+        sums = _sum(outputs, graph, order)
+        if isinstance(sums, NearMiss):
+            misses.append(sums)
+        else:
+            found.append(sums)
     return found, misses
 
 
-def _miss(outputs: tuple[ir.Value, ...], reason: NotExperts) -> NearMiss:
-    node = outputs[-1].producer()
-    return NearMiss(str(outputs[-1].name if node is None else node.name), str(reason))
+def _sum(
+    outputs: tuple[ir.Value, ...], graph: ir.Graph, order: Mapping[ir.Node, int]
+) -> tuple[ExpertSet, SparseSum] | NearMiss:
+    try:
+        experts = experts_alike(outputs)
+        refuse_mixed_rows(experts)
+        return experts, sparse_sum(experts, exits_of(outputs, graph), order)
+    except NotExpertsError as reason:
+        node = outputs[-1].producer()
+        return NearMiss(str(outputs[-1].name if node is None else node.name), str(reason))

@@ -47,8 +47,9 @@ def export_leaves(
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
     """Routers are found, then come the passes of the recipe in its order, mixed precision, experts.
 
-    Layers of experts are looked for before their routers, if the recipe says so. Gates stay in float32: they are small, and decide between members. Experts come last, because
-    mixed precision leaves what stands in conditionals alone.
+    Layers of experts are looked for before their routers, if the recipe says so. Gates stay in
+    float32: they are small, and decide between members. Experts come last, because mixed precision
+    leaves what stands in conditionals alone.
     """
     named = tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
     first = [step for step in named if step.name == graphs.FindMoeBlocks.name]
