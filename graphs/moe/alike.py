@@ -118,10 +118,12 @@ class _Walk:
 
     def _linears(self, linears: list[Linear]) -> None:
         first, *others = linears
-        for place, other in enumerate(others, 1):
+        for other in others:
             if other.sizes != first.sizes or other.transposed != first.transposed:
-                reason = f"expert {place} has weights {list(other.sizes)}, expert 0 has"
-                raise NotExpertsError(f"{reason} {list(first.sizes)}")
+                found = [f"{_name(each)} {list(each.sizes)}" for each in (first, other)]
+                raise NotExpertsError(
+                    f"its experts have weights of other shapes: {', '.join(found)}"
+                )
             if (other.bias is None) != (first.bias is None):
                 raise NotExpertsError("some of its experts have a bias, some have none")
         read = tuple(linear.x for linear in linears)
@@ -155,6 +157,11 @@ class _Walk:
                 raise NotExpertsError("its experts are not wired alike")
         if all(step.node is not first for step in self.steps):
             self.steps.append(Step(first))
+
+
+def _name(linear: Linear) -> str:
+    node = linear.output.producer()
+    return "" if node is None else str(node.name)
 
 
 def _said(node: ir.Node) -> tuple[tuple[str, str], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx_ir as ir
 
+from graphs.branching import upstream
 from graphs.moe.linears import linear_of
 from graphs.moe.row_wise import constant_of, row_wise
 
@@ -39,6 +40,7 @@ def _met(top_k: ir.Node, after: Sequence[ir.Node]) -> Iterator[ir.Value]:
     met once has met.
     """
     routed: set[ir.Value] = set(top_k.outputs)
+    scored = upstream(top_k.outputs[0])
     merged: set[ir.Value] = set()
     for node in after:
         read = [value for value in node.inputs if value is not None]
@@ -51,6 +53,7 @@ def _met(top_k: ir.Node, after: Sequence[ir.Node]) -> Iterator[ir.Value]:
             if node.op_type in _PRODUCTS:
                 others = [value for value in read if value not in routed]
                 behind = [value for other in others for value in _experts_behind(other)]
+                behind = [value for value in behind if value.producer() not in scored]
             yield from behind
             (merged if behind else routed).update(node.outputs)
 

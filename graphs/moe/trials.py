@@ -3,7 +3,7 @@
 A stand-in gives every expert a direction of its own, so what a graph makes of them says how much
 of each expert every token got. That has to be one weight for each of k experts, which a ``TopK``
 chose, and nothing for the others; which expert is which, and the value that holds the weights, are
-found by what they are on random logits and on logits with ties.
+found by what they are on random logits, on logits with ties and on some that send all tokens to one expert.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from graphs.moe.linears import NotExpertsError
 __all__ = ["SparseSum", "sparse_sum"]
 
 _TRIALS = 24
-_LEAST = 2  # one trial without ties and one with
+_LEAST = 3  # one of each kind
 _MOVES = {
     "Expand", "Gather", "GatherND", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
@@ -153,12 +153,16 @@ class _Trial:
         raise NotExpertsError("which of its experts has which id is not clear")
 
     def _run(self, seed: int) -> dict[ir.Value, Array]:
-        """One trial; those with odd seeds have ties among their logits."""
+        """One trial: logits at random, with ties, or with all tokens after the same expert."""
         random = np.random.default_rng(seed)
         x = random.uniform(0.5, 1.5, (*self._lead(self.x), self._width(self.x)))
         x *= random.uniform(0.5, 2, x.shape[:-1])[..., None]
         logits = 2 * random.normal(size=(*self._lead(self.logits), self.experts.count))
-        drawn = {self.x: x, self.logits: np.round(logits) if seed % 2 else logits}
+        if seed % 3 == 1:
+            logits = np.round(logits)
+        elif seed % 3 == 2:
+            logits[..., seed % self.experts.count] += 6
+        drawn = {self.x: x, self.logits: logits}
         feeds = {value: array.astype(_numpy(value)) for value, array in drawn.items()}
         for value in self.cut.shapes:
             dims = dims_of(value.shape)

@@ -35,7 +35,8 @@ class FindMoeBlocks:
        summed, stacked or scattered. Their matrices are named as one tensor and not copied.
 
     Experts have to be the same but for their weights; of 2 and 3 the rest of the layer is run with
-    stand-ins for experts, on random logits and on logits with ties, which says what R is.
+    stand-ins for experts, on random logits, on ties and with all tokens on one expert, which says
+    what R is.
     """
 
     name: ClassVar[str] = "find_moe_blocks"
