@@ -12,7 +12,7 @@ from graphs.branching import Additions
 from graphs.dims import dims_of
 from graphs.moe.cuts import cut_above, leading_of
 from graphs.moe.linears import NotExpertsError
-from graphs.moe.rebuilding import take_place
+from graphs.moe.rebuilding import slots_name, take_place
 from graphs.moe.routing import operator
 from graphs.moe.row_wise import constant_of
 from graphs.passes.base import NearMiss
@@ -30,7 +30,7 @@ class _Gathered:
     Attributes:
         matrices: The constant [E, U, D], or [E, D, U] if ``transposed``.
         transposed: Whether a matrix lies as [D, U].
-        ids: Of a ``TopK``, [.., k].
+        ids: Of the experts of each token, [.., k].
         rows: [S, D], a row for each slot.
         bias: The constant [E, U] whose rows are gathered too.
         output: [S, U].
@@ -60,18 +60,16 @@ def replace_gathered(model: ir.Model) -> tuple[list[str], list[NearMiss]]:
         if ids is None:
             continue
         try:
-            found = _product(node, ids)
+            sites.append(_replace(_product(node, ids), flat, model, order))
         except NotExpertsError as reason:
             misses.append(NearMiss(str(node.name), str(reason)))
-            continue
-        sites.append(_replace(found, flat, model, order))
     for node in list(graph) if sites else ():
         _drop_pair(node, graph)
     return sites, misses
 
 
 def _choice(node: ir.Node, rank: int) -> ir.Value | None:
-    """The ids of a ``TopK`` by which a node gathers from a constant of that rank."""
+    """The ids of experts by which a node gathers from a constant of that rank."""
     if node.op_type == "Gather":
         plain = node.attributes.get_int("axis", 0) == 0
     else:
@@ -79,12 +77,24 @@ def _choice(node: ir.Node, rank: int) -> ir.Value | None:
     data, value = (node.inputs[0], node.inputs[1]) if plain else (None, None)
     if data is None or data.const_value is None or len(data.const_value.shape) != rank:
         return None
-    while value is not None:
-        maker = value.producer()
-        if maker is not None and maker.op_type == "TopK":
-            return value if value is maker.outputs[1] else None
-        value = maker.inputs[0] if maker is not None and maker.op_type in _SHAPES else None
-    return None
+    return None if value is None else _chosen(value)
+
+
+def _chosen(value: ir.Value) -> ir.Value | None:
+    """The ids of experts [.., k] behind a value; they may have been chosen one by one."""
+    node = value.producer()
+    if node is None:
+        return None
+    read = [each for each in node.inputs if each is not None]
+    if node.op_type in _SHAPES:
+        return _chosen(read[0])
+    if node.op_type == "TopK":
+        return value if value is node.outputs[1] else None
+    if node.op_type == "ArgMax":
+        return value
+    last = len(dims_of(value.shape)) - 1
+    along = node.op_type == "Concat" and node.attributes.get_int("axis", 0) in {-1, last}
+    return value if along and all(_chosen(each) is not None for each in read) else None
 
 
 def _product(gather: ir.Node, ids: ir.Value) -> _Gathered:
@@ -144,7 +154,7 @@ def _replace(
     model: ir.Model,
     order: Mapping[ir.Node, int],
 ) -> str:
-    graph, name = model.graph, f"{found.node.name}/slots"
+    graph, name = model.graph, slots_name(found.node)
     added = Additions(graph, name)
     ids, top_k = _matrix_of(found.ids, flat, added)
     x, spread = _tokens(found.rows, top_k, order)
@@ -173,7 +183,8 @@ def _matrix_of(
     """Ids as [T, k], and k."""
     node = ids.producer()
     assert node is not None
-    wanted = None if node.inputs[1] is None else constant_of(node.inputs[1])
+    counted = node.inputs[1] if node.op_type == "TopK" else None
+    wanted = None if counted is None else constant_of(counted)
     last = dims_of(ids.shape)[-1] if ids.shape else None
     if wanted is not None:
         last = int(wanted.numpy().ravel()[0])

@@ -16,7 +16,7 @@ from graphs.moe.row_wise import axes_input, constant_of
 from graphs.moe.slabs import Stacked
 from graphs.moe.trials import SparseSum
 
-__all__ = ["add_slab", "rebuild", "refuse_mixed_rows", "take_place"]
+__all__ = ["add_slab", "rebuild", "refuse_mixed_rows", "slots_name", "take_place"]
 
 _INT = ir.DataType.INT64
 
@@ -89,6 +89,14 @@ def take_place(old: ir.Value, new: ir.Value, graph: ir.Graph) -> None:
     new.name, new.shape = name, shape
 
 
+def slots_name(node: ir.Node) -> str:
+    """What the node that takes a node's place is called.
+
+    TorchScript's exporter begins names with a slash, which in metadata would look like a path.
+    """
+    return f"{node.name}/slots".lstrip("/")
+
+
 def add_slab(name: str, tensor: ir.TensorProtocol, graph: ir.Graph) -> ir.Value:
     """An initializer."""
     value = ir.Value(
@@ -122,7 +130,7 @@ class _Building:
 
     def linear(self, step: Step, ids: ir.Value) -> str:
         first = step.linears[0]
-        name = f"{step.node.name}/slots"
+        name = slots_name(step.node)
         x = self.mapped[first.x]
         inputs = [x, ids, self._slab(step.linears, name)]
         if first.bias is not None:
@@ -140,7 +148,7 @@ class _Building:
         """A row-wise node on rows [n, .]: its last axis is 1."""
         inputs = [None if value is None else self.mapped.get(value, value) for value in node.inputs]
         place = axes_input(node)
-        name = f"{node.name}/slots"
+        name = slots_name(node)
         if place is not None:
             axes = Additions(self.model.graph, name)
             inputs[place] = axes.constant("axes", np.array([1], np.int64))

@@ -3,7 +3,7 @@
 A stand-in gives every expert a direction of its own, so what a graph makes of them says how much
 of each expert every token got. That has to be one weight for each of k experts, which a ``TopK``
 chose, and nothing for the others; which expert is which, and the value that holds the weights, are
-found by what they are on random logits, on logits with ties and on some that send all tokens to one expert.
+found by what they are on random logits, on ties, and where all tokens go to one expert.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class FindMoeBlocks:
     def apply(self, model: ir.Model) -> PassReport:
         """Sites are the linear layers of experts that end a layer, or stand for gathered ones."""
         graph = model.graph
-        if not any(node.op_type == "TopK" for node in graph):
+        if not any(node.op_type in {"ArgMax", "TopK"} for node in graph):
             return PassReport(self.name)
         graph.sort()
         if any(value.shape is None for node in graph for value in node.outputs):
