@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ExpertsToRows,
     )
     from graphs.passes.find_gating import FindGating
+    from graphs.passes.find_moe_blocks import FindMoeBlocks
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -73,6 +74,7 @@ __all__ = [
     "Exposure",
     "Feed",
     "FindGating",
+    "FindMoeBlocks",
     "Gate",
     "GraphError",
     "Group",
@@ -119,6 +121,7 @@ _HOMES = {
     "ExpertsToNative": "graphs.passes.experts",
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
+    "FindMoeBlocks": "graphs.passes.find_moe_blocks",
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",

@@ -54,6 +54,7 @@ def agreeing(router: Router, block: ExpertBlock, likely: GatingCall | None) -> G
         RouterError: If none does.
     """
     logits, weights, ids = router.evaluate()
+    logits = logits.reshape(-1, logits.shape[-1])
     if ids.ndim != 2 or weights.shape != ids.shape:
         raise RouterError(f"its weights have shape {weights.shape}, its ids {ids.shape}")
     half = router.weights.dtype != ir.DataType.FLOAT

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from graphs.branching import Additions
 from graphs.contracts import DOMAIN
 from graphs.dims import Dim, dims_of
 from graphs.moe.blocks import ExpertBlock
@@ -86,7 +87,7 @@ def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) 
     """The operator in place of a router's nodes; gives its name."""
     graph, count = model.graph, block.num_experts
     name = f"{router.ids.name}/gating"
-    inputs = [router.logits]
+    inputs = [_rows(router, name, graph)]
     if call.op_type == "GroupedTopKGating":
         inputs.append(_bias(router, call, name, graph))
     tokens = None if block.x.shape is None else dims_of(block.x.shape)[0]
@@ -112,6 +113,17 @@ def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) 
     router.weights.replace_all_uses_with(weights, replace_graph_outputs=True)
     _remove_unread(router.nodes, graph)
     return name
+
+
+def _rows(router: Router, name: str, graph: ir.Graph) -> ir.Value:
+    """Logits [T, E]."""
+    logits = router.logits
+    if len(logits.shape or ()) == 2:
+        return logits
+    assert logits.dtype is not None
+    added, count = Additions(graph, name), router.num_experts
+    shape = added.constant("rows_shape", np.array([-1, count], np.int64))
+    return added.node("rows", "Reshape", [logits, shape], logits.dtype, [None, count])
 
 
 def _bias(router: Router, call: GatingCall, name: str, graph: ir.Graph) -> ir.Value:

@@ -174,8 +174,8 @@ def _empty_problems(shapes: Any) -> Iterator[Problem]:
 
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
-    said = export if isinstance(export, dict) else vars(export) if export is not None else {}
-    if said.get("experts") == "native" and target != "onnx":
+    said = export.get("experts") if isinstance(export, dict) else getattr(export, "experts", None)
+    if said == "native" and target != "onnx":
         yield Problem(
             ("export", "experts"),
             f"native is ONNX Runtime's own operator, found target: {shown(target)}",
