@@ -18,6 +18,7 @@ from graphs.moe.gating import OUTPUTS, GatingCall, agreeing
 from graphs.moe.routers import Router, RouterError, router_of
 from graphs.moe.routing import DISPATCHERS, operator
 from graphs.passes.base import NearMiss, PassReport
+from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 
 __all__ = ["FindGating"]
 
@@ -56,6 +57,8 @@ class FindGating:
                 misses.append(NearMiss(group[0].name, str(reason)))
                 continue
             sites.append(_put(router, group[0], last, model))
+        if sites:
+            RemoveUnusedNodes().apply(model)
         return PassReport(self.name, tuple(sites), tuple(misses))
 
     def ensures(self, model: ir.Model) -> None:
@@ -111,7 +114,6 @@ def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) 
             ir.node("Cast", [outputs[0]], {"to": kind}, outputs=[weights], name=str(weights.name))
         )
     router.weights.replace_all_uses_with(weights, replace_graph_outputs=True)
-    _remove_unread(router.nodes, graph)
     return name
 
 
@@ -137,9 +139,3 @@ def _bias(router: Router, call: GatingCall, name: str, graph: ir.Graph) -> ir.Va
     value.const_value = ir.tensor(array, name=value.name)
     graph.register_initializer(value)
     return value
-
-
-def _remove_unread(nodes: tuple[ir.Node, ...], graph: ir.Graph) -> None:
-    for node in reversed(nodes):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)

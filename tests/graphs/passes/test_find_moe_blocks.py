@@ -22,8 +22,8 @@ EVERY = [*((name, "script") for name in SCRIPTED), *((name, "dynamo") for name i
          *((name, "gathered") for name in GATHERED)]  # fmt: skip
 FIND = (graphs.FindMoeBlocks(), graphs.FindGating())
 LOWERED = {
-    "conditionals": (*FIND, graphs.ExpertsToConditionals(), graphs.RemoveUnusedNodes()),
-    "rows": (*FIND, graphs.ExpertsToRows(), graphs.RemoveUnusedNodes()),
+    "conditionals": (*FIND, graphs.ExpertsToConditionals()),
+    "rows": (*FIND, graphs.ExpertsToRows()),
 }
 
 
