@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer, expert_layers
+    from graphs.moe.watching import WatchedRouter, watch_routers
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
@@ -75,6 +76,7 @@ __all__ = [
     "TensorInfo",
     "Translation",
     "Tree",
+    "WatchedRouter",
     "Weights",
     "cut_experts",
     "describe",
@@ -86,6 +88,7 @@ __all__ = [
     "outline",
     "rewrite",
     "round_constants",
+    "watch_routers",
     "widen",
 ]
 
@@ -119,6 +122,8 @@ _HOMES = {
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
     "expert_layers": "graphs.moe.layers",
+    "WatchedRouter": "graphs.moe.watching",
+    "watch_routers": "graphs.moe.watching",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",

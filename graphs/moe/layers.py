@@ -16,7 +16,7 @@ from graphs.moe.experts import ready_blocks
 from graphs.moe.routing import dispatcher_of
 from graphs.moe.slabs import slab_of
 
-__all__ = ["ExpertLayer", "expert_layers", "layer_of", "record"]
+__all__ = ["ExpertLayer", "expert_layers", "layer_of", "layers_of", "record"]
 
 _KEY = "toolkit.experts"
 
@@ -35,6 +35,7 @@ class ExpertLayer:
         lowering: The pass that lowered it; ``none`` as exported.
         dtype: Of the weights.
         bytes: Of the weights of all experts.
+        ids: Name of the value that holds the experts of every token, [T, k].
     """
 
     name: str
@@ -46,6 +47,7 @@ class ExpertLayer:
     lowering: str
     dtype: str
     bytes: int
+    ids: str = ""
 
     @property
     def active(self) -> int:
@@ -59,7 +61,11 @@ def expert_layers(path: Path) -> tuple[ExpertLayer, ...]:
     Raises:
         GraphError: If the file cannot be used.
     """
-    model = store.load(path)
+    return layers_of(store.load(path))
+
+
+def layers_of(model: ir.Model) -> tuple[ExpertLayer, ...]:
+    """The same of a model in memory."""
     lowered = _recorded(model)
     blocks, _ = ready_blocks(model.graph)
     return (*lowered, *(layer_of(block, "none") for block in blocks))
@@ -85,6 +91,7 @@ def layer_of(block: ExpertBlock, lowering: str) -> ExpertLayer:
         lowering=lowering,
         dtype=dtype.name.lower(),
         bytes=int(sum(sizes) * dtype.itemsize),
+        ids=str(block.ids.name),
     )
 
 

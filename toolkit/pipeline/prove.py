@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from toolkit.bundle import open_bundle
 from toolkit.parity import (
@@ -28,6 +29,7 @@ from toolkit.pipeline.reference import (
     reference_runner,
 )
 from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
+from toolkit.pipeline.watched import Watching, is_causal
 from toolkit.progress import Progress, silent
 
 __all__ = ["prove_bundle", "prove_plan"]
@@ -65,16 +67,22 @@ def prove_plan(
         seconds=recipe.parity.budget if seconds is None else seconds,
         inputs=plan.inputs,
         notes=notes,
+        causal=is_causal(plan),
     )
 
     def told(what: str, done: int, total: int) -> None:
         progress(f"prove: {what}", done, total)
 
-    with half_precision(plan, runtime, exact, progress) as halves:
+    with (
+        TemporaryDirectory() as folder,
+        half_precision(
+            plan, runtime, exact, progress, watching := Watching(plan, Path(folder))
+        ) as halves,
+    ):
         report = prove(
             reference=reference_runner(plan, exact),
             baselines=baseline_runners(plan, precision, exact),
-            candidates=() if lacking else candidate_runners(graph, runtime),
+            candidates=() if lacking else candidate_runners(graph, watching, runtime),
             cases=proof_cases(plan),
             outputs=output_specs(plan),
             options=options,
@@ -82,8 +90,11 @@ def prove_plan(
             structure=halves.structure if halves else None,
         )
         if halves:
-            widened = prove_widened(plan, graph, halves, options, runtime, told)
+            widened = prove_widened(plan, graph, halves, options, runtime, told, watching)
             report = joined(report, widened).with_note(_floor(plan, exact, widened))
+    if watching.hidden:
+        names = ", ".join(watching.hidden)
+        report = report.with_note(f"the routing of experts was not observed in {names}")
     if lacking:
         check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
         report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))

@@ -1,6 +1,7 @@
 """What runs a model: PyTorch, ONNX Runtime, ensembles and stacks, all behind one protocol."""
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.choices import Choice, Watched, choices_in
 from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
 from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
@@ -22,6 +23,7 @@ from toolkit.runtime.tree import (
 __all__ = [
     "Array",
     "ChangedSource",
+    "Choice",
     "EnsembleRunner",
     "Feeds",
     "GateRule",
@@ -43,7 +45,9 @@ __all__ = [
     "Translated",
     "Translation",
     "TreeTrace",
+    "Watched",
     "Weighted",
+    "choices_in",
     "interpolate",
     "interpolate_gated",
     "jitter",
