@@ -8,12 +8,13 @@ import numpy as np
 
 from toolkit.feeds import Case
 from toolkit.parity.compare import compare
+from toolkit.parity.excuses import SHUT, margin
 from toolkit.parity.loads import ExpertRouting
 from toolkit.parity.options import OutputSpec, Precision
 from toolkit.parity.results import Check, Status, Verdict
 from toolkit.parity.selections import routers_in
 from toolkit.parity.store import OutputStore
-from toolkit.parity.tallies import Tallies, Tally, margin
+from toolkit.parity.tallies import Tallies, Tally
 from toolkit.runtime.base import Outputs
 from toolkit.runtime.choices import Watched
 
@@ -39,7 +40,7 @@ def near_cases(store: OutputStore, count: int, precision: Precision) -> frozense
 def _is_near(store: OutputStore, index: int, precision: Precision) -> bool:
     for router in routers_in(store.case(index)).values():
         for top, scores in router.selections.values():
-            open_to = np.abs(scores[scores > -1e30])
+            open_to = np.abs(scores[scores > SHUT])
             least = _CLEAR * _EPS[precision] * float(open_to.max(initial=0.0))
             if margin(scores, top).min(initial=np.inf) <= least:
                 return True

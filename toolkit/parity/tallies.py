@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from toolkit.parity.excuses import SHUT, excess
 from toolkit.parity.selections import Place, Router
 
-__all__ = ["Tallies", "Tally", "Thresholds", "margin", "thresholds"]
+__all__ = ["Tallies", "Tally", "Thresholds", "thresholds"]
 
 _Array = npt.NDArray[Any]
 _Mask = npt.NDArray[np.bool_]
@@ -20,7 +21,6 @@ _Mask = npt.NDArray[np.bool_]
 _SAFETY = 4.0
 # and never less than this many units in the last place of float32.
 _LEAST = 16.0 * 2.0**-23
-_SHUT = -1e30  # what groups that were not chosen are masked with lies below
 
 Thresholds = Mapping[Place, Mapping[int, float]]
 """By router and selection: the largest distance of two scores that rounding may turn."""
@@ -133,7 +133,7 @@ class Tallies:
         differs = valid & (np.sort(wanted.ids) != np.sort(found.ids)).any(axis=-1)
         fresh = differs & ~tainted
         self._measure(tally, wanted, found, valid & ~tainted)
-        near = fresh & self._turned(tally, place, wanted, fresh, case)
+        near = fresh & self._turned(tally, place, wanted, found, fresh, case)
         tally.tokens += int(valid.sum())
         tally.same += int((valid & ~differs).sum())
         tally.near += int(near.sum())
@@ -162,39 +162,28 @@ class Tallies:
     def _measure(tally: Tally, wanted: Router, found: Router, clean: _Mask) -> None:
         """How far scores are from the reference's, where the context is the same."""
         for number, (_, scores) in wanted.selections.items():
-            open_to = scores > _SHUT
+            open_to = scores > SHUT
             size = float(np.abs(scores[open_to]).max(initial=0.0))
             tally.size[number] = max(tally.size.get(number, 0.0), size)
             moved = _distance(scores[clean], number, wanted, found, clean)
             if moved is not None:
                 tally.moved[number] = max(tally.moved.get(number, 0.0), moved)
 
-    def _turned(self, tally: Tally, place: Place, wanted: Router, fresh: _Mask, case: str) -> _Mask:
-        """Tokens [B, P] one of whose selections rounding may turn."""
+    def _turned(  # noqa: PLR0913, PLR0917
+        self, tally: Tally, place: Place, wanted: Router, found: Router, fresh: _Mask, case: str
+    ) -> _Mask:
+        """Tokens [B, P] that rounding may have sent to other experts."""
         turned = np.zeros_like(fresh)
         if self.limits is None:
             return turned
-        nearest = np.full(fresh.shape, np.inf)
-        for number, limit in self.limits.get(place, {}).items():
-            top, scores = wanted.selections[number]
-            ratio = margin(scores, top) / max(limit, 1e-300)
-            nearest = np.minimum(nearest, ratio)
-        turned = nearest <= 1.0
-        wrong = fresh & ~turned
-        if wrong.any():
-            tally.worst = max(tally.worst, (float(nearest[wrong].max()), case))
+        limits = self.limits.get(place, {})
+        for row, position in np.argwhere(fresh).tolist():
+            token = (row, position)
+            times = excess(wanted, found.ids[token].tolist(), token, tally.experts, limits)
+            turned[token] = times <= 1
+            if times > 1:
+                tally.worst = max(tally.worst, (times, case))
         return turned
-
-
-def margin(scores: _Array, top: int) -> _Array:
-    """The distance [B, P] between the last that was taken and the first that was not."""
-    if top >= scores.shape[-1]:
-        return np.full(scores.shape[:-1], np.inf)
-    ordered = -np.sort(-scores, axis=-1)
-    with np.errstate(invalid="ignore"):
-        gap = ordered[..., top - 1] - ordered[..., top]
-    far: _Array = np.nan_to_num(gap, nan=np.inf, posinf=np.inf)
-    return far
 
 
 def _distance(
@@ -211,7 +200,7 @@ def _distance(
     if not last:
         return None
     if number in last:
-        maps = (lambda z: z, _softmax, lambda z: 1 / (1 + np.exp(-z)))
+        maps = (lambda z: z, _softmax, lambda z: 0.5 + 0.5 * np.tanh(0.5 * z))
         return min(_largest(scores, each(graph[clean].astype(np.float64))) for each in maps)
     # A group's score is that of its best expert, or the sum of its best two.
     own = _distance(wanted.selections[last[-1]][1][clean], last[-1], wanted, found, clean)
@@ -222,7 +211,7 @@ def _largest(wanted: _Array, found: _Array) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         # Zero is what DeepSeek masks with: one side may have shut a group that the other took.
         both = np.isfinite(wanted) & np.isfinite(found) & (wanted != 0) & (found != 0)
-        both &= (wanted > _SHUT) & (found > _SHUT)
+        both &= (wanted > SHUT) & (found > SHUT)
         off = np.abs(np.where(both, wanted - found, 0.0))
     return float(off.max(initial=0.0))
 
