@@ -140,11 +140,11 @@ def _left_out(
     tallies: Tallies, found: Outputs | Broken, case: Case, reference: Outputs
 ) -> npt.NDArray[np.bool_] | None:
     """The tokens [B, P] of a case that are not compared; None if all are."""
-    wanted = routers_in(reference)
-    if isinstance(found, Broken) or not wanted or not choices_in(found):
+    if isinstance(found, Broken) or not choices_in(found):
         return None
-    valid = valid_tokens(case, next(iter(wanted.values())).ids.shape)
-    return tallies.add(wanted, routers_in(found), valid, case.name)
+    wanted, own = routers_in(reference), routers_in(found)
+    valid = valid_tokens(case, next(iter((wanted or own).values())).ids.shape)
+    return tallies.add(wanted, own, valid, case.name)
 
 
 def attempt(run: Runner, case: Case) -> Outputs | Broken:
