@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 from unittest.mock import patch
@@ -187,10 +186,8 @@ class Subject:
         """For half precision, what takes part beside the graph that ships: no fault is in it."""
         with (
             _graphs_by(self.write_whole),
-            TemporaryDirectory() as folder,
-            halves.half_precision(
-                self.plan, "cpu", "float64", silent, Watching(self.plan, Path(folder))
-            ) as found,
+            Watching(self.plan) as watching,
+            halves.half_precision(self.plan, "cpu", "float64", silent, watching) as found,
         ):
             if found is None:
                 return None

@@ -105,7 +105,7 @@ def test_inspect_shows_experts(run, shop):
     assert bundle["experts lowered to"] == "dense"
     assert bundle["because"] == "the recipe says so"
     assert bundle["active parameters per token"] == graph["active parameters per token"]
-    assert "active per token" in run("inspect", "moe").out
+    assert "active parameters per token" in run("inspect", "moe").out
     # A model without experts says nothing of them.
     assert not {"experts", "active parameters per token"} & set(
         json.loads(run("inspect", "linear.safetensors", "--json").out)

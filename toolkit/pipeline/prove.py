@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from toolkit.bundle import open_bundle
 from toolkit.parity import (
@@ -74,10 +73,8 @@ def prove_plan(
         progress(f"prove: {what}", done, total)
 
     with (
-        TemporaryDirectory() as folder,
-        half_precision(
-            plan, runtime, exact, progress, watching := Watching(plan, Path(folder))
-        ) as halves,
+        Watching(plan) as watching,
+        half_precision(plan, runtime, exact, progress, watching) as halves,
     ):
         report = prove(
             reference=reference_runner(plan, exact),
@@ -95,11 +92,15 @@ def prove_plan(
     if watching.hidden:
         names = ", ".join(watching.hidden)
         report = report.with_note(f"the routing of experts was not observed in {names}")
-    if lacking:
-        check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
-        report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))
-        report = report.with_note(f"{precision} was not run: {lacking}")
+    report = _without_run(report, precision, lacking) if lacking else report
     return report.with_files(static, hash_files(graph))
+
+
+def _without_run(report: ParityReport, precision: str, lacking: str) -> ParityReport:
+    """The report of a graph that nothing here can run."""
+    check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
+    report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))
+    return report.with_note(f"{precision} was not run: {lacking}")
 
 
 def _floor(plan: Plan, exact: str, widened: ParityReport) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
 
 import graphs
 from toolkit.pipeline.plan import Plan
@@ -15,17 +17,36 @@ __all__ = ["Watching", "is_causal", "member_of"]
 
 
 class Watching:
-    """Copies of graphs whose routers' choices are outputs, in a folder that outlives the runners.
+    """Copies of graphs whose routers' choices are outputs; a context that outlives the runners.
 
     Weights are not copied, and the graphs themselves stay as they are.
+
+    Attributes:
+        hidden: Layers of experts whose choices no output can reach.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, plan: Plan) -> None:
+        self._folder: TemporaryDirectory[str] | None = None
         paths = [path for path, _ in plan.leaves()]
         self._members = sorted(paths, key=len, reverse=True) if len(paths) > 1 else []
         self._known: dict[Path, tuple[Path, tuple[graphs.WatchedRouter, ...]]] = {}
         self.hidden: tuple[str, ...] = ()
+
+    def __enter__(self) -> Watching:
+        """Make the folder of the copies."""
+        self._folder = TemporaryDirectory()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Remove the copies."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def runner(
         self, graph: Path, provider: Provider, label: str = "", *, optimise: bool = True
@@ -43,10 +64,12 @@ class Watching:
     def _copy(self, graph: Path) -> tuple[Path, tuple[graphs.WatchedRouter, ...]]:
         """Made once for all runners of a graph."""
         if graph not in self._known:
-            copy = self._folder / f"watched{len(self._known)}.onnx"
+            if self._folder is None:
+                raise RuntimeError("Watching is used outside its with block")
+            copy = Path(self._folder.name) / f"{len(self._known)}.onnx"
             routers, hidden = graphs.watch_routers(graph, copy)
             self._known[graph] = copy, routers
-            self.hidden = hidden
+            self.hidden = tuple(dict.fromkeys((*self.hidden, *hidden)))
         return self._known[graph]
 
     def _choices(self, routers: Sequence[graphs.WatchedRouter]) -> dict[str, list[Choice]]:
