@@ -15,6 +15,7 @@ from toolkit.parity.compare import compare
 from toolkit.parity.excuses import excess
 from toolkit.parity.leaving_out import kept_of
 from toolkit.parity.selections import Router, run_watched
+from toolkit.parity.tallies import Tallies, thresholds
 from toolkit.runtime import Choice, Watched
 
 IDS = TensorSpec("ids", "int64", ("batch", "sequence"), low=0, high=8)
@@ -150,6 +151,20 @@ def test_without_measured_scores_no_difference_is_excused():
     assert "with no near tie" in checks(report)["experts"].detail
 
 
+def test_a_token_that_pytorch_itself_sends_elsewhere_is_no_healthy_error():
+    """Else its error, as large as an expert, would excuse the same everywhere."""
+    report = prove(
+        Decoder("numpy float64", "float64"),
+        [Decoder("numpy float32", nudge=TIE)],
+        [watched(change=lambda logits: logits * np.float32(1.01))],
+        CASES,
+        [OutputSpec("logits", "logits")],
+        ParityOptions(causal=True, inputs=(IDS,)),
+    )
+    assert {"rms", "max"} <= {c.gate for v in report.verdicts for c in v.failures}
+    assert max(row.max for row in report.healthy) < 1e-6
+
+
 def test_too_many_near_ties_prove_nothing():
     report = proof(watched(TIE), cases=(case("all tied", [[7, 7, 7, 7]]),))
     assert checks(report)["near ties"].status == "fail"
@@ -245,3 +260,34 @@ def test_what_is_kept_of_outputs_and_where_it_lies(shape, causal, kept):
     assert found.worst is not None
     assert found.worst.index == spot
     np.testing.assert_array_equal(chosen.filled(array, array), array)
+
+
+def layer(*tokens):
+    """A router of one row of tokens, each to the best of its scores."""
+    scores = np.array([tokens], float)
+    return Router("layer", scores.argmax(-1)[..., None], {0: (1, scores)})
+
+
+def test_behind_a_changed_token_neither_choices_nor_scores_say_anything():
+    """The second layer reads another context from position 1 on, and nothing before it."""
+    first, second = ("", 0), ("", 1)
+    wanted = {first: layer([1, 0], [1, 0.99], [1, 0]), second: layer([2, 0.5], [2, 0.5], [2, 0.5])}
+    turned = {
+        first: layer([1, 0], [0.99, 1], [1, 0]),
+        second: layer([2, 0.501], [0.5, 9], [0.5, 9]),
+    }
+    valid = np.ones((1, 3), bool)
+    baseline = Tallies(causal=True)
+    out = baseline.add(wanted, turned, valid, "case")
+    assert out is not None
+    assert out.tolist() == [[False, True, True]]
+    limits = thresholds([baseline])
+    assert limits[first][0] == pytest.approx(4 * 0.01)
+    assert limits[second][0] == pytest.approx(4 * 0.001)  # not 4 * 9
+    graph = Tallies(causal=True, limits=limits)
+    graph.add(wanted, turned, valid, "case")
+    counts = {p: (t.same, t.near, t.beyond, t.behind) for p, t in graph.routers.items()}
+    assert counts == {first: (2, 1, 0, 0), second: (1, 0, 0, 2)}
+    whole = Tallies(causal=False, limits=limits).add(wanted, turned, valid, "case")
+    assert whole is not None
+    assert whole.all()
