@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer
     from graphs.moe.listing import expert_layers
+    from graphs.moe.watching import WatchedRouter, watch_routers
     from graphs.near_miss import NearMiss
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
@@ -92,6 +93,7 @@ __all__ = [
     "TensorInfo",
     "Translation",
     "Tree",
+    "WatchedRouter",
     "Weights",
     "cut_experts",
     "describe",
@@ -103,6 +105,7 @@ __all__ = [
     "outline",
     "rewrite",
     "round_constants",
+    "watch_routers",
     "widen",
 ]
 
@@ -138,6 +141,8 @@ _HOMES = {
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
     "expert_layers": "graphs.moe.listing",
+    "WatchedRouter": "graphs.moe.watching",
+    "watch_routers": "graphs.moe.watching",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",

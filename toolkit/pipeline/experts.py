@@ -98,7 +98,7 @@ class _Kind:
 def _kinds(layers: Sequence[tuple[Path, graphs.ExpertLayer]]) -> Iterator[_Kind]:
     groups: dict[graphs.ExpertLayer, list[tuple[Path, graphs.ExpertLayer]]] = {}
     for path, layer in layers:
-        groups.setdefault(replace(layer, name="", routing=""), []).append((path, layer))
+        groups.setdefault(replace(layer, name="", routing="", ids=""), []).append((path, layer))
     for found in groups.values():
         yield _Kind(*found[0], len(found))
 
