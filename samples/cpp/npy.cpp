@@ -43,6 +43,13 @@ const Kind& kind_of(const std::string& dtype) {
     throw Failure(Exit::unusable, ".npy files have no dtype " + dtype, "they have " + known_dtypes());
 }
 
+// Text from a file as a message may show it: printable, and not long.
+std::string shown(const std::string& text) {
+    std::string safe;
+    for (const char each : text.substr(0, 40)) safe += each >= ' ' && each <= '~' ? each : '?';
+    return "'" + safe + (text.size() > 40 ? "…'" : "'");
+}
+
 // Reads the dictionary {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }, and only that.
 class Header {
 public:
@@ -62,7 +69,7 @@ public:
             } else if (key == "shape" && !std::exchange(shape, true)) {
                 tensor.shape = tuple();
             } else {
-                damaged("key '" + key + "'");
+                damaged("key " + shown(key));
             }
             if (!take(',')) {
                 expect('}');
@@ -113,7 +120,7 @@ private:
         for (const Kind& kind : kinds) {
             if (descr == kind.descr) return kind.dtype;
         }
-        throw Failure(Exit::unusable, file_ + " has dtype '" + descr + "', which is not read here",
+        throw Failure(Exit::unusable, file_ + " has dtype " + shown(descr) + ", which is not read here",
                       "write it as little-endian " + known_dtypes());
     }
 
