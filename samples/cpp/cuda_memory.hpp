@@ -3,10 +3,10 @@
 
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "failure.hpp"
 

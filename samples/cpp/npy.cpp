@@ -5,6 +5,7 @@
 #include <fstream>
 #include <limits>
 #include <system_error>
+#include <utility>
 
 #include "failure.hpp"
 #include "tensor.hpp"

@@ -79,14 +79,14 @@ std::map<std::string, std::string> interface_of(Count count, Name name, Type typ
 
 void check_interface(const Manifest& manifest, const Ort::Session& session) {
     Ort::AllocatorWithDefaultOptions allocator;
+    const auto input_name = [&](std::size_t i) { return std::string(session.GetInputNameAllocated(i, allocator).get()); };
+    const auto output_name = [&](std::size_t i) { return std::string(session.GetOutputNameAllocated(i, allocator).get()); };
     hold_against(manifest.inputs,
-                 interface_of([&] { return session.GetInputCount(); },
-                              [&](std::size_t i) { return std::string(session.GetInputNameAllocated(i, allocator).get()); },
+                 interface_of([&] { return session.GetInputCount(); }, input_name,
                               [&](std::size_t i) { return session.GetInputTypeInfo(i); }),
                  "input", "model.onnx");
     hold_against(manifest.outputs,
-                 interface_of([&] { return session.GetOutputCount(); },
-                              [&](std::size_t i) { return std::string(session.GetOutputNameAllocated(i, allocator).get()); },
+                 interface_of([&] { return session.GetOutputCount(); }, output_name,
                               [&](std::size_t i) { return session.GetOutputTypeInfo(i); }),
                  "output", "model.onnx");
 }

@@ -59,7 +59,8 @@ void check_engine(const EngineInfo& engine, const std::string& folder, bool any_
     if (!built.empty() && std::find(built.begin(), built.end(), capability) == built.end()) {
         std::string list;
         for (const std::string& each : built) list += (list.empty() ? "" : ", ") + each;
-        throw Failure(Exit::incapable, "model.plan is for compute capability " + list + ", this GPU has " + capability, hint);
+        throw Failure(Exit::incapable,
+                      "model.plan is for compute capability " + list + ", this GPU has " + capability, hint);
     }
 }
 

@@ -30,8 +30,9 @@ std::string name_of(nvinfer1::DataType type) {
         case nvinfer1::DataType::kINT64: return "int64";
         case nvinfer1::DataType::kUINT8: return "uint8";
         case nvinfer1::DataType::kBOOL: return "bool";
-        default: throw Failure(Exit::unusable, "the engine has TensorRT type " + std::to_string(static_cast<int>(type)) +
-                                                   " at its border, which NumPy does not have");
+        default:
+            throw Failure(Exit::unusable, "the engine has TensorRT type " + std::to_string(static_cast<int>(type)) +
+                                              " at its border, which NumPy does not have");
     }
 }
 
