@@ -19,7 +19,7 @@ SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo cpp test lint format bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ install: $(RUN_STAMP) ## make the virtual environment and install the toolkit in
 
 demo: $(RUN_STAMP) ## train digit classifiers, fuse and export them, print what was proven
 	$(BIN)/python samples/digits_demo.py
+
+cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler)
+	samples/cpp/fetch_headers.sh
+	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
 test: $(TEST_STAMP) ## run the tests
 	$(BIN)/python -m pytest -n 2
@@ -47,7 +51,7 @@ bench: $(RUN_STAMP) ## run every benchmark and write docs/benchmarks.md
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-		.import_linter_cache samples/recipes/weights
+		.import_linter_cache samples/recipes/weights samples/cpp/build
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
