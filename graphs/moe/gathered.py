@@ -15,7 +15,7 @@ from graphs.moe.linears import NotExpertsError
 from graphs.moe.rebuilding import slots_name, take_place
 from graphs.moe.routing import operator
 from graphs.moe.row_wise import constant_of
-from graphs.passes.base import NearMiss
+from graphs.near_miss import NearMiss
 
 __all__ = ["replace_gathered"]
 
