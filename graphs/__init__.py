@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
+    from graphs.tensorrt.checking import Violation, check_tensorrt
     from graphs.tree import (
         Combination,
         Ensemble,
@@ -90,7 +91,9 @@ __all__ = [
     "TensorInfo",
     "Translation",
     "Tree",
+    "Violation",
     "Weights",
+    "check_tensorrt",
     "cut_experts",
     "describe",
     "differences",
@@ -139,6 +142,8 @@ _HOMES = {
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",
     "Weights": "graphs.weights",
+    "Violation": "graphs.tensorrt.checking",
+    "check_tensorrt": "graphs.tensorrt.checking",
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",
