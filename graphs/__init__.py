@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tensorrt.checking import Violation, check_tensorrt
+    from graphs.tensorrt.checking import Violation, check_tensorrt, is_known_version
     from graphs.tree import (
         Combination,
         Ensemble,
@@ -100,6 +100,7 @@ __all__ = [
     "expert_layers",
     "expose",
     "fuse",
+    "is_known_version",
     "lift",
     "outline",
     "rewrite",
@@ -144,6 +145,7 @@ _HOMES = {
     "Weights": "graphs.weights",
     "Violation": "graphs.tensorrt.checking",
     "check_tensorrt": "graphs.tensorrt.checking",
+    "is_known_version": "graphs.tensorrt.checking",
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",

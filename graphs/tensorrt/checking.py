@@ -26,7 +26,7 @@ from graphs.tensorrt.sites import Site, sites
 from graphs.tensorrt.spans import SUPPORTED, TITLES, Limits, Span, Target
 from graphs.tensorrt.type_checks import type_checks
 
-__all__ = ["Violation", "check_tensorrt"]
+__all__ = ["Violation", "check_tensorrt", "is_known_version"]
 
 _OWN = ("", "ai.onnx")
 
@@ -99,6 +99,11 @@ def check_tensorrt(
     limited = [*_availability(model), *type_checks(model)]
     violations += [_violation(item, limits, target, asked) for item, limits in limited]
     return tuple(dict.fromkeys(violation for violation in violations if violation is not None))
+
+
+def is_known_version(target: Target, version: str) -> bool:
+    """Whether the table speaks of a version; an empty one is none."""
+    return bool(version) and version in SUPPORTED[target]
 
 
 def _asked(target: Target, version: str) -> Span:

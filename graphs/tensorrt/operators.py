@@ -58,12 +58,12 @@ _ALWAYS = (
 )
 _NEVER = (
     "AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor "
-    "CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger CumProd DFT Det DynamicQuantizeLinear "
-    "ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix Multinomial "
-    "NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement QLinearConv "
-    "QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty SequenceErase "
-    "SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss SplitToSequence "
-    "StringConcat StringNormalizer StringSplit TfIdfVectorizer Unique"
+    "CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger CumProd DFT Det "
+    "DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool MelWeightMatrix "
+    "Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement "
+    "QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty "
+    "SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss "
+    "SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer Unique"
 )
 
 OPERATORS: Mapping[str, Limits] = {

@@ -211,7 +211,8 @@ _CONTROL = [
     Planted("g (float[batch,4] x) => (float[batch,4] y, float[k,batch,4] z) { [turn] y, z = Loop "
             "(, go, x) <body = b (int64 i, bool ci, float[batch,4] v) => (bool co, "
             "float[batch,4] w, float[batch,4] s) { w = Add (v, one) "
-            "m = ReduceMax <keepdims = 0> (w) co = Less (m, most) s = Neg (v) }> }", "loop-scan-output", "turn",
+            "m = ReduceMax <keepdims = 0> (w) co = Less (m, most) s = Neg (v) }> }",
+            "loop-scan-output", "turn",
             {"go": np.array(True), "one": np.float32(1), "most": np.float32(9)}),
     Planted("g (float[batch,4] x) => (float16[batch,4] y) "
             + loop("co = Identity (ci) w = Cast <to = 10> (v)", "float16[batch,4]"),
