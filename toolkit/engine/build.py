@@ -17,7 +17,7 @@ from toolkit.engine.requirements import device_capability, require
 from toolkit.errors import EngineError
 from toolkit.progress import Progress, silent
 
-__all__ = ["build_engine"]
+__all__ = ["build_engine", "check_profiles"]
 
 
 def build_engine(
@@ -47,7 +47,7 @@ def build_engine(
         EngineError: If the graph is refused, or the builder crashes or exceeds the time limit.
     """
     require(options.flavour)
-    _check_profiles(options, shapes)
+    check_profiles(options, shapes)
     source = model.path if isinstance(model, OnnxModel) else model
     if not source.is_file():
         raise EngineError(f"there is no ONNX file at {source}")
@@ -59,7 +59,7 @@ def build_engine(
     return _engine(out, result, options, time.monotonic() - started)
 
 
-def _check_profiles(options: EngineOptions, shapes: Shapes) -> None:
+def check_profiles(options: EngineOptions, shapes: Shapes) -> None:
     """What is proven is the range under shapes, so a profile must lie within.
 
     Raises:
