@@ -52,8 +52,8 @@ def test_check_names_rule_and_node_and_what_helps(run, files):
     assert found.code == 1
     assert " ".join(found.out.split()) == (
         "node 'add' (ScatterND): found reduction 'add', wanted ScatterND without a reduction "
-        "[scatternd-reduction] TensorRT 10 to before 12; known from: importer, ScatterND; RTX 1.7.1 "
-        "gather the old values, combine them and scatter the result "
+        "[scatternd-reduction] TensorRT 10 to before 12; known from: importer, ScatterND; RTX "
+        "1.7.1 gather the old values, combine them and scatter the result "
         "1 refused, 0 refused by some versions only"
     )
 

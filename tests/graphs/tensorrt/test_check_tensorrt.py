@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from graphs import GraphError, check_tensorrt
@@ -113,3 +116,9 @@ def test_a_span_knows_its_ends():
     assert not Span("10.9", "11").covers(span)
     assert span.meets(Span("11", "13"))
     assert not span.meets(Span("12", "13"))
+
+
+def test_the_documentation_lists_every_rule_as_the_table_has_it():
+    page = (Path(__file__).parents[3] / "docs" / "engines.md").read_text()
+    shown = dict(re.findall(r"^\| `([a-z0-9-]+)` \| (.*?) \|", page, re.MULTILINE))
+    assert shown == {rule.name: rule.wanted for rule in RULES.values()}
