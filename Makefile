@@ -16,6 +16,10 @@ RUN_EXTRAS := cpu,rtx,hf,samples
 RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
 SOURCES := pyproject.toml constraints.txt
+# NVIDIA's own bindings without TensorRT, of three releases: the tests look up in them every name
+# that the engine stage uses.
+BINDINGS := build/tensorrt-bindings
+BINDING_RELEASES := cu12_bindings==10.8.0.43 cu12_bindings==10.16.1.11 cu13_bindings==11.4.0.106
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -33,7 +37,7 @@ cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler
 	samples/cpp/fetch_headers.sh
 	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
-test: $(TEST_STAMP) ## run the tests
+test: $(TEST_STAMP) $(BINDINGS) ## run the tests
 	$(BIN)/python -m pytest -n 2
 
 lint: $(TEST_STAMP) ## check style, types and the import contracts
@@ -48,6 +52,14 @@ format: $(TEST_STAMP) ## put the sources into the house style
 
 bench: $(RUN_STAMP) ## run every benchmark and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
+
+# They come for some versions of Python and of Linux; tests that miss one say so.
+$(BINDINGS): | $(TEST_STAMP)
+	@for release in $(BINDING_RELEASES); do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--target $@/$${release##*=} tensorrt_$$release \
+			|| echo "not installed: tensorrt_$$release" >&2; \
+	done
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \

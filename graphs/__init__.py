@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
+    from graphs.tensorrt.checking import Violation, check_tensorrt, is_known_version
     from graphs.tree import (
         Combination,
         Ensemble,
@@ -93,14 +94,17 @@ __all__ = [
     "TensorInfo",
     "Translation",
     "Tree",
+    "Violation",
     "WatchedRouter",
     "Weights",
+    "check_tensorrt",
     "cut_experts",
     "describe",
     "differences",
     "expert_layers",
     "expose",
     "fuse",
+    "is_known_version",
     "lift",
     "outline",
     "rewrite",
@@ -147,6 +151,9 @@ _HOMES = {
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",
     "Weights": "graphs.weights",
+    "Violation": "graphs.tensorrt.checking",
+    "check_tensorrt": "graphs.tensorrt.checking",
+    "is_known_version": "graphs.tensorrt.checking",
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",

@@ -170,6 +170,7 @@ class Engine:
         seconds: What the build took.
         inputs: The network's inputs, read back after parsing.
         outputs: Likewise its outputs; a dimension the parser has no name for is ``NAME_AXIS``.
+        profiles: Names of its optimization profiles, in order; empty is one without a name.
     """
 
     path: Path
@@ -180,3 +181,4 @@ class Engine:
     seconds: float
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    profiles: tuple[str, ...] = ()

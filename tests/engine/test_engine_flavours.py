@@ -42,7 +42,7 @@ def test_a_profile_has_the_least_the_usual_and_the_largest_shape() -> None:
         get_dimension_name=lambda axis: names[axis],
     )
     shapes = {"batch": (1, 4, 16), "sequence": (2, 128, 512)}
-    assert _ranges(tensor, shapes) == [(1, 8, 2), (4, 8, 128), (16, 8, 512)]
+    assert _ranges(tensor, shapes) == ((1, 8, 2), (4, 8, 128), (16, 8, 512))
 
 
 class ParserError(SimpleNamespace):

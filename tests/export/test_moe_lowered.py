@@ -71,4 +71,6 @@ def test_every_lowering_equals_pytorch(lowered, name):
 @pytest.mark.parametrize("way", ["conditionals", "rows"])
 def test_tensorrt_rtx_builds_them(lowered, name, way):
     _, files = lowered(name)
+    for target in ("tensorrt", "tensorrt-rtx"):
+        assert list(map(str, graphs.check_tensorrt(files[way], target))) == []
     assert plan_bytes(files[way]) > 0

@@ -8,6 +8,7 @@ import torch
 import transformers as hf
 from safetensors.torch import save_file
 
+import graphs
 from tests.workshop import write_huggingface, write_recipe
 from toolkit.artifacts import OnnxModel
 from toolkit.caches import PAST, present_of
@@ -235,6 +236,23 @@ def test_a_gate_weighs_decoders_token_by_token(folder, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.rtx
+def test_tensorrt_rtx_builds_gated_decoders_behind_an_if(folder, tmp_path):
+    gate = last_token(97, 2, 4)
+    save_file(gate.state_dict(), folder / "gate.safetensors")
+    plan = plan_of(folder, GATED)
+    leaves = export_leaves(plan, tmp_path, silent)
+    fuse_leaves(plan, leaves, tmp_path / "skip.onnx", (graphs.SkipGatedMembers(),))
+    assert graphs.describe(tmp_path / "skip.onnx").operators["If"] == 2
+    for target in ("tensorrt", "tensorrt-rtx"):
+        found = graphs.check_tensorrt(tmp_path / "skip.onnx", target, ranges=tuple(plan.shapes))
+        assert list(map(str, found)) == []
+    options = EngineOptions(flavour="tensorrt-rtx", compute_capabilities=("8.9",))
+    model = OnnxModel(tmp_path / "skip.onnx", plan.inputs, (), 20)
+    assert build_engine(model, plan.shapes, options, tmp_path / "model.plan").layers > 0
+
+
 @pytest.mark.rtx
 def test_tensorrt_rtx_builds_the_fused_decoder(folder, exported, tmp_path):
     plan = plan_of(folder, FLAT.format(combine="linear", weights=[0.25, 0.25, 0.5]))
@@ -244,6 +262,8 @@ def test_tensorrt_rtx_builds_the_fused_decoder(folder, exported, tmp_path):
     options = EngineOptions(flavour="tensorrt-rtx", compute_capabilities=("8.9",))
     engine = build_engine(model, plan.shapes, options, tmp_path / "model.plan")
     assert engine.layers > 0
+    for target in ("tensorrt", "tensorrt-rtx"):
+        assert graphs.check_tensorrt(model.path, target, ranges=tuple(plan.shapes)) == ()
     assert {spec.name for spec in engine.outputs} == set(plan.root.outputs)
 
 

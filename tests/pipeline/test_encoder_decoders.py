@@ -11,6 +11,7 @@ import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import graphs
 from tests.workshop import write_huggingface, write_recipe
 from toolkit.artifacts import OnnxModel
 from toolkit.caches import CROSS, PAST, present_of
@@ -215,6 +216,8 @@ def test_tensorrt_rtx_builds_either_part(folder, outcomes, tmp_path, part):
     model = OnnxModel(found.path, plan.inputs, found.outputs, found.opset)
     options = EngineOptions(flavour="tensorrt-rtx", compute_capabilities=("8.9",))
     engine = build_engine(model, plan.shapes, options, tmp_path / "model.plan")
+    for target in ("tensorrt", "tensorrt-rtx"):
+        assert graphs.check_tensorrt(model.path, target, ranges=tuple(plan.shapes)) == ()
     assert {spec.name for spec in engine.outputs} == set(plan.root.outputs)
 
 

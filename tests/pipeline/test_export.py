@@ -211,11 +211,16 @@ def test_rtx_target_leaves_an_engine(shop):
     assert outcome.manifest.engine.flavour == "tensorrt-rtx"
 
 
-def test_tensorrt_target_without_tensorrt_says_so_before_any_work(shop):
-    with pytest.raises(CapabilityError, match="this machine lacks") as found:
-        export(shop, RECIPE + "target: tensorrt\n")
-    assert found.value.exit_code == 4
-    assert not (shop.parent / "bundle").exists()
+def test_tensorrt_target_without_tensorrt_leaves_the_proven_bundle_and_says_what_is_left(shop):
+    outcome = export(shop, RECIPE + "target: tensorrt\n")
+    assert outcome.report.passed
+    assert (outcome.manifest.target, outcome.manifest.engine) == ("tensorrt", None)
+    assert open_bundle(outcome.folder).manifest == outcome.manifest
+    assert isinstance(outcome.unbuilt, CapabilityError)
+    assert outcome.unbuilt.exit_code == 4
+    assert "holds the proven graph, without its engine" in outcome.unbuilt.message
+    assert "this machine lacks the Python package tensorrt" in outcome.unbuilt.message
+    assert outcome.unbuilt.hint.endswith(f"then: toolkit build {outcome.folder}")
 
 
 def test_failed_proof_publishes_evidence_elsewhere(shop, monkeypatch):

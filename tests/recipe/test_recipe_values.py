@@ -47,7 +47,7 @@ def test_defaults_are_those_of_the_reference():
     recipe = read("model: {checkpoint: runs/bert}")
     assert (recipe.export.opset, recipe.target, recipe.seed) == (20, "onnx", 0)
     assert (recipe.parity.cases, recipe.parity_seed, recipe.passes) == (32, 0, ())
-    assert recipe.engine.compute_capabilities == ()
+    assert (recipe.engine.compute_capabilities, recipe.engine.profiles) == ((), {})
     assert isinstance(recipe.model, CheckpointModel)
     assert recipe.model.task == "auto"
 
@@ -107,6 +107,14 @@ def test_inputs_say_ranges_and_masks():
     assert ids == TensorSpec("input_ids", "int64", ("batch", "sequence"), low=0, high=30522)
     assert mask == TensorSpec("attention_mask", "int64", ("batch", "sequence"), role="mask")
     assert recipe.shapes["sequence"] == DimRange(128, 128, 128)
+
+
+def test_profiles_are_ranges_by_name():
+    text = "engine: {profiles: {prefill: {sequence: [2, 64, 128]}, decode: {sequence: 1}}}"
+    profiles = read("model: {onnx: a.onnx}\n" + text).engine.profiles
+    assert list(profiles) == ["prefill", "decode"]
+    assert profiles["prefill"] == {"sequence": DimRange(2, 64, 128)}
+    assert profiles["decode"] == {"sequence": DimRange(1, 1, 1)}
 
 
 def test_compute_capabilities_may_be_numbers_or_text():

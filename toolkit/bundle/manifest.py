@@ -75,6 +75,7 @@ class EngineRecord(_Record):
     version: str
     compute_capabilities: tuple[str, ...]
     layers: int
+    profiles: tuple[str, ...] = ()  # in order; none is one without a name
 
 
 class ExpertRecord(_Record):

@@ -86,6 +86,8 @@ def export_command(
         place = publish_path(recipe, out, loaded.part)
         outcome = export_recipe(loaded, root or recipe.parent, place, report)
     show_export(outcome, as_json=json)
+    if outcome.unbuilt is not None:
+        raise outcome.unbuilt
     return 0 if outcome.report.passed else 3
 
 

@@ -28,6 +28,7 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
         "verdict": outcome.manifest.verdict,
         "files": files,
         "engine": outcome.manifest.engine.model_dump() if outcome.manifest.engine else None,
+        "unbuilt": outcome.unbuilt.message if outcome.unbuilt else None,
         "passes": [asdict(step) for step in outcome.passes],
     }
     listed = table(

@@ -1,7 +1,18 @@
 """Engines: ONNX to a serialized TensorRT or TensorRT-RTX plan, built in a process of its own."""
 
-from toolkit.engine.build import build_engine
-from toolkit.engine.options import EngineOptions, Flavour
+from toolkit.engine.build import build_engine, check_profiles
+from toolkit.engine.options import TITLES, EngineOptions, Flavour
+from toolkit.engine.refusals import installed_version, refuse
 from toolkit.engine.requirements import missing, require
 
-__all__ = ["EngineOptions", "Flavour", "build_engine", "missing", "require"]
+__all__ = [
+    "TITLES",
+    "EngineOptions",
+    "Flavour",
+    "build_engine",
+    "check_profiles",
+    "installed_version",
+    "missing",
+    "refuse",
+    "require",
+]

@@ -17,7 +17,7 @@ from toolkit.engine.requirements import device_capability, require
 from toolkit.errors import EngineError
 from toolkit.progress import Progress, silent
 
-__all__ = ["build_engine"]
+__all__ = ["build_engine", "check_profiles"]
 
 
 def build_engine(
@@ -36,7 +36,8 @@ def build_engine(
 
     Args:
         model: The exported model, or the path of an ONNX file.
-        shapes: The range of each symbolic dimension; becomes the one optimization profile.
+        shapes: The range of each symbolic dimension. Each of the options' profiles is these with
+            its own ranges in their place; without any, they are the one profile.
         options: Flavour, architectures and limits.
         out: The plan's path; written beside it first and then renamed.
         progress: Told of the builder's phases and their steps.
@@ -46,6 +47,7 @@ def build_engine(
         EngineError: If the graph is refused, or the builder crashes or exceeds the time limit.
     """
     require(options.flavour)
+    check_profiles(options, shapes)
     source = model.path if isinstance(model, OnnxModel) else model
     if not source.is_file():
         raise EngineError(f"there is no ONNX file at {source}")
@@ -55,6 +57,28 @@ def build_engine(
         result = BuildProcess(request, options.time_limit, progress).run()
         plan.replace(out)
     return _engine(out, result, options, time.monotonic() - started)
+
+
+def check_profiles(options: EngineOptions, shapes: Shapes) -> None:
+    """What is proven is the range under shapes, so a profile must lie within.
+
+    Raises:
+        EngineError: If one does not, or names another dimension.
+    """
+    for profile, ranges in options.profiles.items():
+        for name, span in ranges.items():
+            whole = shapes.get(name)
+            if whole is None:
+                raise EngineError(
+                    f"profile {profile!r} has a range for {name!r}, which is no dimension",
+                    hint="the dimensions are: " + (", ".join(shapes) or "none"),
+                )
+            if span.min < whole.min or span.max > whole.max:
+                raise EngineError(
+                    f"profile {profile!r} has {name} from {span.min} to {span.max}, "
+                    f"wanted within {whole.min} to {whole.max}",
+                    hint=f"widen {name} under shapes, which is what the proof covers",
+                )
 
 
 @contextmanager
@@ -82,7 +106,10 @@ def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -
         "flavour": options.flavour,
         "model": str(source.absolute()),
         "plan": str(plan.absolute()),
-        "shapes": {name: (dim.min, dim.opt, dim.max) for name, dim in shapes.items()},
+        "profiles": [
+            {name: (dim.min, dim.opt, dim.max) for name, dim in {**shapes, **ranges}.items()}
+            for ranges in options.profiles.values() or ({},)
+        ],
         "compute_capabilities": list(options.compute_capabilities),
         "workspace_bytes": options.workspace_bytes,
         "optimization_level": options.optimization_level,
@@ -103,6 +130,7 @@ def _engine(out: Path, result: Result, options: EngineOptions, seconds: float) -
         seconds=seconds,
         inputs=tuple(_spec(tensor) for tensor in result["inputs"]),
         outputs=tuple(_spec(tensor) for tensor in result["outputs"]),
+        profiles=tuple(options.profiles),
     )
 
 

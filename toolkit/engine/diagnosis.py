@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from typing import Any
 
+from toolkit.engine.api import ParserError
 from toolkit.errors import EngineError
 
 __all__ = ["builder_message", "crash", "parser_message", "unranged"]
@@ -33,8 +33,8 @@ _KNOWN = {
 """What the builder says, as a pattern, and what it means; the first that matches is the hint."""
 
 
-def parser_message(errors: Sequence[Any]) -> EngineError:
-    """The error for what ``OnnxParser`` found; ``errors`` are ``trt.IParserError``."""
+def parser_message(errors: Sequence[ParserError]) -> EngineError:
+    """The error for what ``OnnxParser`` found; most telling first."""
     shown = "; ".join(_parser_line(error) for error in errors[:3])
     rest = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
     said = shown or "the parser gave no reason"
@@ -43,7 +43,7 @@ def parser_message(errors: Sequence[Any]) -> EngineError:
     )
 
 
-def _parser_line(error: Any) -> str:
+def _parser_line(error: ParserError) -> str:
     text = _ASSERTION.sub("", error.desc().strip())
     quoted = _QUOTED.match(text)
     text = (quoted["text"] if quoted else text).rstrip(".")

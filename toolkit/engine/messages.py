@@ -12,13 +12,13 @@ __all__ = ["Event", "Failure", "Log", "Phase", "Request", "Result", "Tensor"]
 class Request(TypedDict):
     """One line on the worker's standard input.
 
-    ``shapes`` maps a symbolic dimension to (min, opt, max); paths are absolute.
+    Each of ``profiles`` maps every symbolic dimension to (min, opt, max); paths are absolute.
     """
 
     flavour: Flavour
     model: str
     plan: str
-    shapes: dict[str, tuple[int, int, int]]
+    profiles: list[dict[str, tuple[int, int, int]]]
     compute_capabilities: list[str]
     workspace_bytes: int | None
     optimization_level: int | None

@@ -13,9 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
+from toolkit.engine.api import (
+    Builder,
+    IBuilderConfig,
+    INetworkDefinition,
+    ITensor,
+    Module,
+    RtxBuilderConfig,
+    RtxModule,
+)
 from toolkit.engine.diagnosis import parser_message, unranged
 from toolkit.engine.messages import Request, Result, Tensor
 from toolkit.errors import CapabilityError, EngineError
@@ -30,7 +38,7 @@ _DTYPES = {
 Write = Callable[[memoryview], None]
 
 
-def build(trt: ModuleType, request: Request, logger: Any, monitor: Any, write: Write) -> Result:
+def build(trt: Module, request: Request, logger: Any, monitor: Any, write: Write) -> Result:
     """Parse the ONNX file, build the plan and hand its bytes to ``write``.
 
     Args:
@@ -50,7 +58,7 @@ def build(trt: ModuleType, request: Request, logger: Any, monitor: Any, write: W
     config = builder.create_builder_config()
     config.progress_monitor = monitor
     _configure(trt, config, request)
-    _add_profile(builder, config, network, request)
+    _add_profiles(builder, config, network, request)
     # Read before building: the builder is free to change its network.
     result: Result = {
         "event": "result",
@@ -66,7 +74,7 @@ def build(trt: ModuleType, request: Request, logger: Any, monitor: Any, write: W
     return result
 
 
-def _network_flags(trt: ModuleType, request: Request) -> int:
+def _network_flags(trt: Module, request: Request) -> int:
     """The creation flags of a strongly typed network.
 
     Raises:
@@ -85,14 +93,14 @@ def _network_flags(trt: ModuleType, request: Request) -> int:
     return 0
 
 
-def _parse(trt: ModuleType, network: Any, model: str, logger: Any) -> None:
+def _parse(trt: Module, network: INetworkDefinition, model: str, logger: Any) -> None:
     # From the file, not from bytes, so that the parser finds external data beside it.
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(model):
         raise parser_message([parser.get_error(i) for i in range(parser.num_errors)])
 
 
-def _configure(trt: ModuleType, config: Any, request: Request) -> None:
+def _configure(trt: Module, config: IBuilderConfig, request: Request) -> None:
     if not request["tf32"]:
         config.clear_flag(trt.BuilderFlag.TF32)
     if request["workspace_bytes"] is not None:
@@ -100,10 +108,11 @@ def _configure(trt: ModuleType, config: Any, request: Request) -> None:
     if request["optimization_level"] is not None:
         config.builder_optimization_level = request["optimization_level"]
     if request["compute_capabilities"]:
-        _target(trt, config, request["compute_capabilities"])
+        rtx = cast("RtxModule", trt), cast("RtxBuilderConfig", config)
+        _target(*rtx, request["compute_capabilities"])
 
 
-def _target(trt: ModuleType, config: Any, wanted: list[str]) -> None:
+def _target(trt: RtxModule, config: RtxBuilderConfig, wanted: list[str]) -> None:
     members = trt.ComputeCapability.__members__
     known = {_dotted(name): member for name, member in members.items() if _dotted(name)}
     unknown = [capability for capability in wanted if capability not in known]
@@ -124,30 +133,37 @@ def _dotted(member: str) -> str:
     return f"{match[1]}.{match[2]}" if match else ""
 
 
-def _add_profile(builder: Any, config: Any, network: Any, request: Request) -> None:
-    """Give every input its min, opt and max shape; a network without dynamic ones needs none."""
-    profile = builder.create_optimization_profile()
-    dynamic = False
-    for tensor in (network.get_input(i) for i in range(network.num_inputs)):
+def _add_profiles(
+    builder: Builder, config: IBuilderConfig, network: INetworkDefinition, request: Request
+) -> None:
+    """Give every input its min, opt and max shape, profile by profile.
+
+    A network without dynamic inputs needs none.
+    """
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    for tensor in inputs:
         if tensor.is_shape_tensor:
             raise EngineError(
                 f"the values of input {tensor.name!r} decide the shape of another tensor, "
                 "which an engine cannot be given a range for",
                 hint="make it a constant, or take the size from another input's shape",
             )
-        if -1 in tuple(tensor.shape):
-            profile.set_shape(tensor.name, *_ranges(tensor, request["shapes"]))
-            dynamic = True
-    if dynamic and config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"the builder refused the shape ranges {request['shapes']}")
+    dynamic = [tensor for tensor in inputs if -1 in tuple(tensor.shape)]
+    for shapes in request["profiles"] if dynamic else ():
+        profile = builder.create_optimization_profile()
+        for tensor in dynamic:
+            profile.set_shape(tensor.name, *_ranges(tensor, shapes))
+        if config.add_optimization_profile(profile) < 0:
+            raise EngineError(f"the builder refused the shape ranges {shapes}")
 
 
 def _ranges(
-    tensor: Any, shapes: dict[str, tuple[int, int, int]]
-) -> list[tuple[int, ...]]:  # [min, opt, max]
+    tensor: ITensor, shapes: dict[str, tuple[int, int, int]]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:  # min, opt, max
     dims = _tensor(tensor)["shape"]
     sizes: list[list[int]] = [_span(tensor.name, dim, shapes) for dim in dims]
-    return [tuple(size[step] for size in sizes) for step in range(3)]
+    least, usual, most = (tuple(size[step] for size in sizes) for step in range(3))
+    return least, usual, most
 
 
 def _span(tensor: str, dim: int | str | None, shapes: dict[str, tuple[int, int, int]]) -> list[int]:
@@ -163,8 +179,8 @@ def _span(tensor: str, dim: int | str | None, shapes: dict[str, tuple[int, int, 
     return [sum(shapes[name][step] for name in names) for step in range(3)]
 
 
-def _tensor(tensor: Any) -> Tensor:
-    shape = [
+def _tensor(tensor: ITensor) -> Tensor:
+    shape: list[int | str | None] = [
         size if size >= 0 else tensor.get_dimension_name(axis)
         for axis, size in enumerate(tuple(tensor.shape))
     ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from toolkit.artifacts import Shapes
 from toolkit.errors import EngineError
 
 __all__ = ["TITLES", "EngineOptions", "Flavour"]
@@ -30,6 +32,9 @@ class EngineOptions:
         optimization_level: 0 (fastest build) to 5 (fastest engine); None is the builder's.
         tf32: Whether float32 products may round their inputs to 10 mantissa bits. Off, because
             float32 in the graph is a promise about the result.
+        profiles: By name, an optimization profile: ranges in place of those of the whole. An
+            engine has its layers timed and its memory sized for each, so that decoding one token
+            need not be built for a long prompt. None is one profile for the whole range.
         time_limit: Seconds after which the builder is killed.
 
     Raises:
@@ -41,6 +46,7 @@ class EngineOptions:
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     tf32: bool = False
+    profiles: Mapping[str, Shapes] = field(default_factory=dict)
     time_limit: float = 600.0
 
     def __post_init__(self) -> None:

@@ -14,9 +14,11 @@ import sys
 from toolkit.engine.options import TITLES, Flavour
 from toolkit.errors import CapabilityError
 
-__all__ = ["MODULES", "device_capability", "missing", "require"]
+__all__ = ["DISTRIBUTIONS", "MODULES", "device_capability", "missing", "require"]
 
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+DISTRIBUTIONS: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}
 
 _INSTALL: dict[Flavour, str] = {
     "tensorrt": "pip install 'ensemble-to-engine[gpu]'",

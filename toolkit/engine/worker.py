@@ -15,9 +15,9 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, cast
 
+from toolkit.engine.api import Member, Module
 from toolkit.engine.diagnosis import builder_message
 from toolkit.engine.messages import Failure, Request, Result
 from toolkit.engine.network import build
@@ -87,9 +87,9 @@ def _answer(request: Request, emit: Emit) -> Result:
     return build(trt, request, _logger(trt, emit), _monitor(trt, emit), write)
 
 
-def _load(request: Request) -> ModuleType:
+def _load(request: Request) -> Module:
     try:
-        return importlib.import_module(MODULES[request["flavour"]])
+        return cast("Module", importlib.import_module(MODULES[request["flavour"]]))
     except (ImportError, OSError) as error:
         title = TITLES[request["flavour"]]
         raise CapabilityError(
@@ -98,7 +98,7 @@ def _load(request: Request) -> ModuleType:
         ) from error
 
 
-def _logger(trt: ModuleType, emit: Emit) -> Any:
+def _logger(trt: Module, emit: Emit) -> Any:
     severity = trt.ILogger.Severity
 
     class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
@@ -108,7 +108,7 @@ def _logger(trt: ModuleType, emit: Emit) -> Any:
             trt.ILogger.__init__(self)
             self.last_error = ""
 
-        def log(self, level: Any, text: str) -> None:
+        def log(self, level: Member, text: str) -> None:
             if level == severity.VERBOSE:
                 return
             if level == severity.ERROR or (level == severity.INTERNAL_ERROR and "Error" in text):
@@ -121,7 +121,7 @@ def _logger(trt: ModuleType, emit: Emit) -> Any:
     return Logger()
 
 
-def _monitor(trt: ModuleType, emit: Emit) -> Any:
+def _monitor(trt: Module, emit: Emit) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         """Sends the builder's phases; the innermost one is what it is doing."""
 

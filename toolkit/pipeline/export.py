@@ -10,7 +10,16 @@ from graphs import PassReport
 from toolkit.artifacts import Engine, OnnxModel
 from toolkit.bundle import ExpertRecord, Manifest, is_bundle, publishing
 from toolkit.checkpoint import check_finite
-from toolkit.engine import EngineOptions, build_engine, require
+from toolkit.engine import (
+    EngineOptions,
+    Flavour,
+    build_engine,
+    check_profiles,
+    missing,
+    refuse,
+    require,
+)
+from toolkit.errors import CapabilityError
 from toolkit.export import adopt_onnx
 from toolkit.parity import ParityReport
 from toolkit.pipeline.experts import settle_experts
@@ -36,6 +45,8 @@ class Outcome:
         report: The proof.
         engine: The engine beside the graph, if one was built.
         passes: What each pass over the graph did, in order.
+        unbuilt: Why the engine that was asked for is not there, where this machine cannot build
+            it; the bundle is complete but for it.
     """
 
     folder: Path
@@ -43,6 +54,7 @@ class Outcome:
     report: ParityReport
     engine: Engine | None
     passes: tuple[PassReport, ...] = ()
+    unbuilt: CapabilityError | None = None
 
 
 def publish_path(recipe: Path, out: Path | None, part: Part | None = None) -> Path:
@@ -54,19 +66,25 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
     """Build ``recipe``, whose paths are read against ``folder``, and publish the bundle at ``out``.
 
     After a failed proof nothing is published at ``out``: what was made lies in ``<out>.failed``.
+    Where this machine cannot build the engine that is asked for, everything else is done and
+    published; the outcome says what is left.
 
     Raises:
         ToolkitError: Whatever stage fails says what it found; nothing is left behind.
         graphs.GraphError: If graphs cannot be fused or rewritten.
     """
-    if recipe.target != "onnx":
-        require(recipe.target)
     with publishing(out) as draft:
         plan = make_plan(recipe, folder)
+        if recipe.target != "onnx":
+            check_profiles(_options(plan, recipe.target), plan.shapes)
         _check_weights(plan, progress)
         plan, model, passes, experts = _build_graph(plan, draft.folder, progress)
+        if recipe.target != "onnx":
+            refuse(model.path, recipe.target, tuple(plan.shapes))
         report = prove_plan(plan, model.path, progress)
-        engine = _build_engine(plan, model, draft.folder, progress) if report.passed else None
+        unbuilt = _unbuilt(plan, out) if report.passed else None
+        build = report.passed and unbuilt is None
+        engine = _build_engine(plan, model, draft.folder, progress) if build else None
         copy_tokenizer(plan, draft.folder)
         manifest = write_record(plan, model, report, engine, passes, draft.folder, out, experts)
         failed = out.with_name(out.name + ".failed")
@@ -74,7 +92,23 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
             draft.destination = failed.absolute()
         elif is_bundle(failed):
             shutil.rmtree(failed)  # evidence about a bundle that is now replaced
-    return Outcome(out if report.passed else failed, manifest, report, engine, passes)
+    folder = out if report.passed else failed
+    return Outcome(folder, manifest, report, engine, passes, unbuilt)
+
+
+def _unbuilt(plan: Plan, out: Path) -> CapabilityError | None:
+    """What is left to do on another machine, if this one lacks something."""
+    target = plan.recipe.target
+    if target == "onnx" or not missing(target):
+        return None
+    try:
+        require(target)
+    except CapabilityError as error:
+        return CapabilityError(
+            f"{out} holds the proven graph, without its engine: {error.message}",
+            hint=f"{error.hint}; then: toolkit build {out}",
+        )
+    return None
 
 
 def _check_weights(plan: Plan, progress: Progress) -> None:
@@ -107,17 +141,23 @@ def _build_graph(
     return plan, model, tuple(passes), experts
 
 
+def _options(plan: Plan, target: Flavour) -> EngineOptions:
+    settings = plan.recipe.engine
+    return EngineOptions(
+        flavour=target,
+        compute_capabilities=tuple(settings.compute_capabilities),
+        profiles=settings.profiles,
+    )
+
+
 def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress) -> Engine | None:
     target = plan.recipe.target
     if target == "onnx":
         return None
-    options = EngineOptions(
-        flavour=target, compute_capabilities=tuple(plan.recipe.engine.compute_capabilities)
-    )
     return build_engine(
         model,
         plan.shapes,
-        options,
+        _options(plan, target),
         folder / "model.plan",
         lambda what, done, total: progress(
             f"build engine: {what[:1].lower()}{what[1:]}", done, total

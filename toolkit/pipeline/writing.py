@@ -117,6 +117,7 @@ def _engine(engine: Engine) -> EngineRecord:
         version=engine.version,
         compute_capabilities=engine.compute_capabilities,
         layers=engine.layers,
+        profiles=engine.profiles,
     )
 
 

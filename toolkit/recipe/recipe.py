@@ -71,8 +71,8 @@ class Recipe(RecipeModel):
         Literal["onnx", "tensorrt-rtx", "tensorrt"],
         Field(description="onnx; tensorrt-rtx adds an engine, no GPU needed; tensorrt needs one."),
     ] = "onnx"
-    engine: Annotated[EngineSettings, Field(description="How a TensorRT-RTX engine is built.")] = (
-        EngineSettings()
+    engine: Annotated[EngineSettings, Field(description="How an engine is built.")] = (
+        EngineSettings(profiles={})
     )
     parity: Annotated[ParitySettings, Field(description="What the parity proof runs.")] = (
         ParitySettings()

@@ -222,7 +222,7 @@ def _compute_capability(value: Any) -> str:
 
 
 class EngineSettings(RecipeModel):
-    """How the TensorRT-RTX engine is built."""
+    """How an engine is built."""
 
     compute_capabilities: Annotated[
         tuple[
@@ -237,6 +237,13 @@ class EngineSettings(RecipeModel):
         ],
         Field(description="GPU architectures, such as 8.9. Default: all that the builder knows."),
     ] = ()
+    profiles: Annotated[
+        dict[str, dict[str, Range]],
+        Field(
+            default_factory=dict,
+            description="Optimization profiles by name: ranges within those of shapes.",
+        ),
+    ]
 
 
 def _seconds(value: Any) -> float:

@@ -1,0 +1,1 @@
+"""What TensorRT and TensorRT-RTX refuse, found in the graph alone."""

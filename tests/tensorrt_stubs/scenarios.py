@@ -1,0 +1,222 @@
+"""Builds with the recording double: what must have been called, for every flavour and major."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.tensorrt_stubs.double import made
+from toolkit.errors import CapabilityError, EngineError
+
+__all__ = ["SCENARIOS", "Code", "request"]
+
+Code = SimpleNamespace
+"""The modules ``network``, ``worker`` and ``diagnosis`` of the engine stage, real or mutated."""
+
+PROFILES = [
+    {"batch": (1, 4, 16), "past": (0, 8, 32), "new": (1, 2, 4)},
+    {"batch": (1, 1, 1), "past": (0, 8, 32), "new": (1, 1, 1)},
+]
+
+
+def request(flavour: str, **changes: Any) -> Any:
+    """With every option given."""
+    chosen = ["12.0", "8.6"] if flavour == "tensorrt-rtx" else []
+    return {
+        "flavour": flavour, "model": "model.onnx", "plan": "unused", "profiles": PROFILES,
+        "compute_capabilities": chosen, "workspace_bytes": 1 << 26, "optimization_level": 2,
+        "tf32": False, **changes,
+    }  # fmt: skip
+
+
+class Tensor:
+    """Has the members of ``api.ITensor`` and no others."""
+
+    __slots__ = ("dtype", "is_shape_tensor", "name", "names", "shape")
+
+    def __init__(self, name: str, shape: tuple, names: tuple, *, deciding: bool = False) -> None:
+        self.name, self.shape, self.names = name, shape, names
+        self.dtype, self.is_shape_tensor = SimpleNamespace(name="HALF"), deciding
+
+    def get_dimension_name(self, index: int) -> str:
+        return self.names[index]
+
+
+INPUTS = [
+    Tensor("x", (-1, 8), ("batch", "")), Tensor("mask", (-1, -1), ("batch", "past + new")),
+    Tensor("scale", (3,), ("",)),
+]  # fmt: skip
+ANSWERS = {
+    "INetworkDefinition.num_inputs": 3,
+    "INetworkDefinition.num_outputs": 1,
+    "INetworkDefinition.num_layers": 7,
+    "INetworkDefinition.get_input": lambda index: INPUTS[index],
+    "INetworkDefinition.get_output": lambda index: Tensor("y", (-1, 4), ("rows", "")),
+    "Builder.build_serialized_network": lambda network, config: b"plan",
+}
+
+
+def run(code: Code, version: str, asked: Any, **answers: Any) -> tuple[Any, list, list, bytes]:
+    """Result, calls, events and what was written."""
+    rtx = asked["flavour"] == "tensorrt-rtx"
+    trt, calls = made(version, {**ANSWERS, **answers}, rtx=rtx)
+    events: list[Any] = []
+    logger = code.worker._logger(trt, events.append)
+    monitor = code.worker._monitor(trt, events.append)
+    monitor.phase_start("Building", None, 2)
+    monitor.step_complete("Building", 0)
+    monitor.phase_finish("Building")
+    severity = trt.ILogger.Severity
+    logger.log(severity.VERBOSE, "not told")
+    logger.log(severity.INTERNAL_ERROR, "a note")
+    logger.log(severity.INTERNAL_ERROR, "IBuilder::build: Error Code 1: inner")
+    logger.log(severity.ERROR, "IBuilder::build: Error Code 2: out of luck")
+    written = bytearray()
+    result = code.network.build(trt, asked, logger, monitor, written.extend)
+    return result, calls, events, bytes(written)
+
+
+def _common(calls: list) -> None:
+    said = [(call[0], call[1]) for call in calls]
+    wanted = [
+        ("ILogger", "__init__"), ("IProgressMonitor", "__init__"), ("Builder", "__init__"),
+        ("OnnxParser", "__init__"), ("Builder", "create_builder_config"),
+    ]  # fmt: skip
+    assert all(each in said for each in wanted)
+    assert ("OnnxParser", "parse_from_file", "model.onnx") in calls
+    shapes = [call for call in calls if call[1] == "set_shape"]
+    assert shapes == [
+        ("IOptimizationProfile", "set_shape", "x", (1, 8), (4, 8), (16, 8)),
+        ("IOptimizationProfile", "set_shape", "mask", (1, 1), (4, 10), (16, 36)),
+        ("IOptimizationProfile", "set_shape", "x", (1, 8), (1, 8), (1, 8)),
+        ("IOptimizationProfile", "set_shape", "mask", (1, 1), (1, 9), (1, 33)),
+    ]
+    assert sum(call[1] == "add_optimization_profile" for call in calls) == 2
+    assert said[-1] == ("Builder", "build_serialized_network")
+    config = {call[1]: call[2:] for call in calls if call[0].endswith("BuilderConfig")}
+    assert repr(config["clear_flag"]) == "(BuilderFlag.TF32,)"
+    assert repr(config["set_memory_pool_limit"]) == f"(MemoryPoolType.WORKSPACE, {1 << 26})"
+    assert config["builder_optimization_level"] == (2,)
+    assert type(config["progress_monitor"][0]).__name__ == "Monitor"
+
+
+def _flags(calls: list) -> int:
+    return next(call[2] for call in calls if call[1] == "create_network")
+
+
+def _tensorrt_10(code: Code) -> None:
+    result, calls, events, written = run(code, "10.8.0.43", request("tensorrt"))
+    _common(calls)
+    assert _flags(calls) == 1 << 3  # the double's number of STRONGLY_TYPED
+    assert written == b"plan"
+    assert result["version"] == "10.8.0.43"
+    assert result["layers"] == 7
+    assert result["inputs"][0] == {"name": "x", "dtype": "float16", "shape": ["batch", 8]}
+    assert result["outputs"] == [{"name": "y", "dtype": "float16", "shape": ["rows", 4]}]
+    phases = [(e["name"], e["done"], e["steps"]) for e in events if e["event"] == "phase"]
+    assert phases == [("Building", 0, 2), ("Building", 1, 2)]
+    logged = [(e["severity"], e["text"][:6]) for e in events if e["event"] == "log"]
+    assert [kind for kind, _ in logged] == ["INTERNAL_ERROR", "INTERNAL_ERROR", "ERROR"]
+
+
+def _tensorrt_11(code: Code) -> None:
+    _, calls, _, _ = run(code, "11.4.0.106", request("tensorrt"))
+    _common(calls)
+    assert _flags(calls) == 0
+
+
+def _rtx(code: Code) -> None:
+    _, calls, _, _ = run(code, "1.7.1.116", request("tensorrt-rtx"))
+    _common(calls)
+    assert _flags(calls) == 0
+    config = [(call[1], *map(str, call[2:])) for call in calls if call[0] == "RtxBuilderConfig"]
+    assert ("num_compute_capabilities", "2") in config
+    assert [call[1:] for call in config if call[0] == "set_compute_capability"] == [
+        ("ComputeCapability.SM120", "0"), ("ComputeCapability.SM86", "1"),
+    ]  # fmt: skip
+
+
+def _options_left_out(code: Code) -> None:
+    bare = request("tensorrt", tf32=True, workspace_bytes=None, optimization_level=None)
+    _, calls, _, _ = run(code, "11.0.0", bare)
+    called = {call[1] for call in calls if call[0] == "IBuilderConfig"}
+    assert called == {"progress_monitor", "add_optimization_profile"}
+
+
+class _ParserError:
+    """Has the members of ``api.ParserError`` and no others."""
+
+    def desc(self) -> str:
+        return "Assertion failed: (a): it will not do."
+
+    def node_name(self) -> str:
+        return "n"
+
+    def node_operator(self) -> str:
+        return "Slice"
+
+    def local_function_stack(self) -> list[str]:
+        return ["Outer", "Inner"]
+
+
+def _refused_by_the_parser(code: Code) -> None:
+    message = failure(
+        lambda: run(code, "11.0.0", request("tensorrt"), **{
+            "OnnxParser.parse_from_file": lambda model: False, "OnnxParser.num_errors": 1,
+            "OnnxParser.get_error": lambda index: _ParserError(),
+        })
+    )  # fmt: skip
+    assert message.endswith("node 'n' (Slice) in function Inner: it will not do")
+
+
+def _refused_by_the_builder(code: Code) -> None:
+    nothing = {"Builder.build_serialized_network": lambda network, config: None}
+    message = failure(lambda: run(code, "11.0.0", request("tensorrt"), **nothing))
+    assert message == "the engine builder failed: out of luck"
+
+
+def _refused_range(code: Code) -> None:
+    refused = {"IBuilderConfig.add_optimization_profile": lambda profile: -1}
+    message = failure(lambda: run(code, "11.0.0", request("tensorrt"), **refused))
+    assert message.startswith("the builder refused the shape ranges")
+
+
+def _deciding_input(code: Code) -> None:
+    deciding = {
+        "INetworkDefinition.get_input": lambda index: Tensor("size", (2,), ("",), deciding=True)
+    }
+    message = failure(lambda: run(code, "11.0.0", request("tensorrt"), **deciding))
+    assert "the values of input 'size' decide the shape" in message
+
+
+def _old_release(code: Code) -> None:
+    message = failure(lambda: run(code, "10.7.0", request("tensorrt")), CapabilityError)
+    assert message.startswith("TensorRT 10.7.0 is not supported")
+
+
+def _unknown_architecture(code: Code) -> None:
+    asked = request("tensorrt-rtx", compute_capabilities=["5.2"])
+    message = failure(lambda: run(code, "1.7.1", asked))
+    assert message == "TensorRT-RTX 1.7.1 does not know compute capability 5.2"
+
+
+def failure(call: Callable[[], Any], kind: type = EngineError) -> str:
+    """The message of the error that a call must raise."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    raise AssertionError("nothing failed")
+
+
+SCENARIOS = (
+    _tensorrt_10, _tensorrt_11, _rtx, _options_left_out, _refused_by_the_parser,
+    _refused_by_the_builder, _refused_range, _deciding_input, _old_release, _unknown_architecture,
+)  # fmt: skip
+
+SOURCES = {
+    name: Path(__file__).parents[2] / "toolkit" / "engine" / f"{name}.py"
+    for name in ("network", "worker", "diagnosis")
+}

@@ -1,0 +1,142 @@
+"""What ``toolkit.engine.api`` says of TensorRT, as rows that can be asked of any release."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import get_type_hints
+
+from toolkit.engine import api
+
+__all__ = ["LOOKUP", "Row", "broken", "rows"]
+
+_RTX = "Rtx"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One name.
+
+    Attributes:
+        owner: The class; empty for the module.
+        name: The class or member.
+        kind: ``class``, ``member`` of an enumeration, ``property``, ``setting`` (a property that
+            can be written), ``method`` or ``value``.
+        parameters: Of a method, without ``self``.
+        rtx: Whether only TensorRT-RTX has it.
+    """
+
+    owner: str
+    name: str
+    kind: str
+    parameters: tuple[str, ...] = ()
+    rtx: bool = False
+
+    def data(self) -> dict:
+        return asdict(self)
+
+
+def rows() -> Iterator[Row]:
+    """Every name of every protocol."""
+    for title in api.__all__:
+        protocol = getattr(api, title)
+        rtx = title.startswith(_RTX)
+        name = title.removeprefix(_RTX)
+        name = {"BuilderConfig": "IBuilderConfig", "Severity": "ILogger.Severity"}.get(name, name)
+        name = "DataType" if name == "Member" else name
+        if title in {"Module", "RtxModule"}:
+            for row in _members(protocol, "", rtx):
+                if row.name != "__version__":
+                    yield Row("", row.name, "class", rtx=rtx)
+            if not rtx:
+                yield Row("", "__version__", "value")
+            continue
+        yield Row("", name, "class", rtx=rtx)
+        yield from _members(protocol, name, rtx)
+
+
+def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
+    annotations = inspect.get_annotations(protocol)
+    hints = get_type_hints(protocol) if owner else {}
+    for name in annotations:
+        if hints.get(name) is api.Member:
+            yield Row(owner, name, "member", rtx=rtx)
+        elif hints.get(name) is api.Severity:
+            yield Row(owner, name, "class", rtx=rtx)
+        elif name == "__members__":
+            yield Row(owner, name, "value", rtx=rtx)
+        else:
+            yield Row(owner, name, "setting", rtx=rtx)
+    for name, value in vars(protocol).items():
+        if isinstance(value, property):
+            yield Row(owner, name, "property", rtx=rtx)
+        elif inspect.isfunction(value) and _wanted(protocol, name):
+            names = tuple(inspect.signature(value).parameters)[1:]
+            yield Row(owner, name, "method", names, rtx)
+
+
+def _wanted(protocol: type, name: str) -> bool:
+    """A protocol's own ``__init__`` is Python's where it is not written out."""
+    ours = vars(protocol)[name].__module__ == api.__name__
+    return ours and (not name.startswith("__") or name in {"__init__", "__int__"})
+
+
+LOOKUP = '''
+import re
+
+def parameters(function):
+    """Of every overload that the docstring of a function of pybind11 writes out."""
+    text = function.__doc__ or ""
+    name = re.escape(function.__name__)
+    found = []
+    for inner in re.findall(r"\\\\b" + name + r"\\\\(self: [^,)]+(?:, /)?,? ?(.*?)\\\\) ->", text):
+        depth, parts, current = 0, [], ""
+        for letter in inner + ",":
+            depth += (letter in "[(") - (letter in "])")
+            if letter == "," and not depth:
+                parts.append(current.strip())
+                current = ""
+            else:
+                current += letter
+        found.append([part.partition(":")[0] for part in parts if part and part != "/"])
+    return found
+
+def wrong(row):
+    """Why a release lacks a row; empty where it has it."""
+    owner = trt
+    for part in filter(None, row["owner"].split(".")):
+        owner = getattr(owner, part, None)
+    found = owner
+    for part in row["name"].split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        return "is not there"
+    kind = row["kind"]
+    if kind == "class":
+        return "" if isinstance(found, type) else "is no class"
+    if kind == "member":
+        return "" if row["name"] in owner.__members__ else "is no member"
+    if kind in ("property", "setting"):
+        if not isinstance(found, property):
+            return "is no property"
+        return "cannot be written" if kind == "setting" and found.fset is None else ""
+    if kind == "method" and row["name"] != "__int__":
+        known = parameters(found)
+        if not any(each[: len(row["parameters"])] == list(row["parameters"]) for each in known):
+            return "takes " + " or ".join(map(str, known))
+    return ""
+
+answer = [wrong(row) for row in question]
+'''.replace("\\\\", "\\")
+
+
+def broken(row: Row) -> Iterator[Row]:
+    """The row with one of its names misspelled, for each of them."""
+    if row.kind != "class" or "." not in row.name:
+        yield replace(row, name=row.name + "x")
+    if row.owner:
+        yield replace(row, owner=row.owner + "x")
+    for place, name in enumerate(row.parameters):
+        changed = (*row.parameters[:place], name + "x", *row.parameters[place + 1 :])
+        yield replace(row, parameters=changed)

@@ -1,0 +1,284 @@
+"""The part of TensorRT's Python API that this project calls, as protocols of the same names.
+
+TensorRT 10.8 to 11 and TensorRT-RTX offer all of it, except what is ``Rtx…`` here, which only
+TensorRT-RTX has. A test holds every class, member, property and parameter against NVIDIA's own
+bindings. An attribute that is a property here is read only; one that is annotated is written, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+__all__ = [
+    "Builder",
+    "BuilderFlag",
+    "DataType",
+    "IBuilderConfig",
+    "IHostMemory",
+    "ILogger",
+    "INetworkDefinition",
+    "IOptimizationProfile",
+    "IProgressMonitor",
+    "ITensor",
+    "Member",
+    "MemoryPoolType",
+    "Module",
+    "NetworkDefinitionCreationFlag",
+    "OnnxParser",
+    "ParserError",
+    "RtxBuilderConfig",
+    "RtxComputeCapability",
+    "RtxModule",
+    "Severity",
+]
+
+
+class Member(Protocol):
+    """A member of an enumeration; its number differs between majors, its name does not."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def __int__(self) -> int: ...
+
+
+class BuilderFlag(Protocol):
+    """Switches of the builder."""
+
+    TF32: Member
+
+
+class MemoryPoolType(Protocol):
+    """Kinds of memory that a builder is given."""
+
+    WORKSPACE: Member
+
+
+class NetworkDefinitionCreationFlag(Protocol):
+    """How a network is made; a bit each."""
+
+    STRONGLY_TYPED: Member
+
+
+class DataType(Protocol):
+    """The types of tensors that results name."""
+
+    FLOAT: Member
+    HALF: Member
+    BF16: Member
+    INT64: Member
+    INT32: Member
+    INT8: Member
+    UINT8: Member
+    BOOL: Member
+
+
+class Severity(Protocol):
+    """How grave a line of the log is."""
+
+    INTERNAL_ERROR: Member
+    ERROR: Member
+    VERBOSE: Member
+
+
+class ILogger(Protocol):
+    """What the builder logs to; subclassed here."""
+
+    Severity: Severity
+
+    def __init__(self) -> None: ...
+
+    def log(self, severity: Member, msg: str) -> None:
+        """Called for every line."""
+
+
+class IProgressMonitor(Protocol):
+    """What the builder tells its phases to; subclassed here."""
+
+    def __init__(self) -> None: ...
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        """A phase begins."""
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        """A step is done; False cancels the build."""
+
+    def phase_finish(self, phase_name: str) -> None:
+        """A phase ends."""
+
+
+class ITensor(Protocol):
+    """A value of a network."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the ONNX file."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Sizes; -1 is one that differs from run to run."""
+
+    @property
+    def dtype(self) -> Member:
+        """Of ``DataType``."""
+
+    @property
+    def is_shape_tensor(self) -> bool:
+        """Whether its values decide the shape of another."""
+
+    def get_dimension_name(self, index: int) -> str:
+        """The name of a dimension; empty where it has none."""
+
+
+class INetworkDefinition(Protocol):
+    """A network, as the parser fills it."""
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers."""
+
+    @property
+    def num_inputs(self) -> int:
+        """How many inputs."""
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs."""
+
+    def get_input(self, index: int) -> ITensor:
+        """An input."""
+
+    def get_output(self, index: int) -> ITensor:
+        """An output."""
+
+
+class IOptimizationProfile(Protocol):
+    """Ranges of the inputs' shapes."""
+
+    def set_shape(
+        self,
+        input: str,
+        min: Sequence[int],
+        opt: Sequence[int],
+        max: Sequence[int],
+    ) -> None:
+        """The range of one input."""
+
+
+class IBuilderConfig(Protocol):
+    """What the builder is told."""
+
+    progress_monitor: IProgressMonitor
+    builder_optimization_level: int
+
+    def clear_flag(self, flag: Member) -> None:
+        """Switch off a ``BuilderFlag``."""
+
+    def set_memory_pool_limit(self, pool: Member, pool_size: int) -> None:
+        """Bytes of a ``MemoryPoolType``."""
+
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        """Its index; negative where it is refused."""
+
+
+class RtxBuilderConfig(IBuilderConfig, Protocol):
+    """What only TensorRT-RTX's builder is told."""
+
+    num_compute_capabilities: int
+
+    def set_compute_capability(self, compute_capability: Member, index: int) -> bool:
+        """Whether the architecture was taken."""
+
+
+class IHostMemory(Protocol):
+    """A serialized engine."""
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+
+class Builder(Protocol):
+    """Makes networks, and engines of them."""
+
+    def __init__(self, logger: ILogger) -> None: ...
+
+    def create_network(self, flags: int) -> INetworkDefinition:
+        """An empty network."""
+
+    def create_builder_config(self) -> IBuilderConfig:
+        """The defaults."""
+
+    def create_optimization_profile(self) -> IOptimizationProfile:
+        """Without ranges."""
+
+    def build_serialized_network(
+        self, network: INetworkDefinition, config: IBuilderConfig
+    ) -> IHostMemory | None:
+        """None on failure, which was logged."""
+
+
+class ParserError(Protocol):
+    """Why a file was not parsed."""
+
+    def desc(self) -> str:
+        """In words."""
+
+    def node_name(self) -> str:
+        """The node it is about."""
+
+    def node_operator(self) -> str:
+        """Its operator; empty where it is about none."""
+
+    def local_function_stack(self) -> list[str]:
+        """The functions it lies in, outermost first."""
+
+
+class OnnxParser(Protocol):
+    """Fills a network from an ONNX file."""
+
+    def __init__(self, network: INetworkDefinition, logger: ILogger) -> None: ...
+
+    @property
+    def num_errors(self) -> int:
+        """How many errors."""
+
+    def parse_from_file(self, model: str) -> bool:
+        """Whether the file at this path was parsed."""
+
+    def get_error(self, index: int) -> ParserError:
+        """An error."""
+
+
+class Module(Protocol):
+    """``tensorrt`` or ``tensorrt_rtx``."""
+
+    __version__: str
+    BuilderFlag: BuilderFlag
+    DataType: DataType
+    MemoryPoolType: MemoryPoolType
+    NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
+    ILogger: Any
+    IProgressMonitor: Any
+
+    def Builder(self, logger: Any) -> Builder:  # noqa: N802
+        """The class, called."""
+
+    def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser:  # noqa: N802
+        """The class, called."""
+
+
+class RtxComputeCapability(Protocol):
+    """GPU architectures, ``SM89`` and so on."""
+
+    __members__: Mapping[str, Member]
+
+
+class RtxModule(Module, Protocol):
+    """``tensorrt_rtx``."""
+
+    ComputeCapability: RtxComputeCapability
