@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Command] = {
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
+    "package": Command("toolkit.cli.package", "Make a Triton model repository, or check one"),
     "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),
     "schema": Command("toolkit.cli.schema", "JSON Schema of the recipe, for editors"),
