@@ -11,8 +11,18 @@ __all__ = ["package_command"]
 
 
 def package_command(
-    bundle: Annotated[Path, typer.Argument(help="A bundle made by export.", metavar="BUNDLE")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The model repository to add to.")],
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
+        typer.Argument(help="A bundle made by export.", metavar="BUNDLE", show_default=False),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--out", help="The model repository to add to."),
+    ] = None,
+    check: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Instead, hold this model repository against Triton's rules."),
+    ] = None,
     form: Annotated[
         Literal["triton"], typer.Option("--format", help="What to package it for.")
     ] = "triton",
@@ -36,10 +46,16 @@ def package_command(
     ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Make a Triton model repository of a bundle, or add a version to one.
+    """Make a Triton model repository of a bundle, add a version to one, or check one.
 
     The configuration is read off the graph; a bundle that failed its proof is refused.
     """
+    if check is not None:
+        if bundle is not None or out is not None:
+            raise typer.BadParameter("--check takes neither a bundle nor -o")
+        return _check(check, json=json)
+    if bundle is None or out is None:
+        raise typer.BadParameter("wanted BUNDLE -o DIR, or --check DIR")
     from toolkit.cli.terminal import show, table
     from toolkit.package import PackageOptions, package_triton
 
@@ -63,3 +79,29 @@ def package_command(
     start = f"Start a server with {out}/serve.sh; {out}/README.md says more."
     show(data, as_json=json, tables=[table(title, ["file", "bytes"], rows, right=1), *notes, start])
     return 0
+
+
+def _check(repository: Path, *, json: bool) -> int:
+    """Print what is wrong; 5 if files differ from their manifest, 1 for anything else."""
+    from dataclasses import asdict
+
+    from toolkit.cli.terminal import show, table
+    from toolkit.package import check_repository
+
+    report = check_repository(repository)
+    data = {
+        "repository": str(repository),
+        "models": {name: report.loads(name) for name in report.models},
+        "findings": [asdict(finding) for finding in report.findings],
+        "unchecked": list(report.unchecked),
+    }
+    rows = [(finding.model, finding.level, finding.message) for finding in report.findings]
+    found = [table(str(repository), ["model", "level", "found"], rows)] if rows else []
+    refused = sum(not report.loads(name) for name in report.models)
+    said = (
+        f"{len(report.models)} models, {refused} that a server would refuse, {len(rows)} findings"
+    )
+    unchecked = [f"not checked: {what}" for what in report.unchecked]
+    show(data, as_json=json, tables=[*found, *unchecked, said])
+    levels = {finding.level for finding in report.findings}
+    return 5 if levels == {"changed"} else int(bool(levels))

@@ -11,6 +11,7 @@ import jinja2
 
 from graphs import describe
 from toolkit.errors import PackageError
+from toolkit.package.layout import CONFIG, GRAPH, versions_of
 from toolkit.package.schema import parse_config
 from toolkit.package.staging import replace_text
 
@@ -49,13 +50,13 @@ def write_beside(repository: Path) -> list[str]:
 
 def _models(repository: Path) -> list[_Model]:
     found = []
-    for path in sorted(repository.glob("*/config.pbtxt")):
+    for path in sorted(repository.glob(f"*/{CONFIG}")):
         try:
             config = parse_config(path.read_text(encoding="utf-8"), str(path))
         except (PackageError, UnicodeDecodeError):
             continue  # somebody else's, for --check to say
-        versions = sorted(int(one.name) for one in path.parent.iterdir() if one.name.isdecimal())
-        newest = path.parent / str(max(versions, default=0)) / "model.onnx"
+        versions = versions_of(path.parent)
+        newest = path.parent / str(max(versions, default=0)) / GRAPH
         found.append(_Model(config, tuple(map(str, versions)), _needs(newest)))
     return found
 

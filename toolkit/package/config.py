@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolkit.package.interface import Interface, ServedTensor
+from toolkit.package.layout import GRAPH
 from toolkit.package.options import PackageOptions
 from toolkit.package.schema import new_config
 from toolkit.package.warmup import WarmupInput
@@ -23,7 +24,7 @@ def build_config(
     config = new_config()
     config.name = name
     config.backend = "onnxruntime"
-    config.default_model_filename = "model.onnx"
+    config.default_model_filename = GRAPH
     config.max_batch_size = interface.max_batch_size
     for tensor in interface.inputs:
         _fill(config.input.add(), tensor)
@@ -34,10 +35,9 @@ def build_config(
     config.instance_group.add(count=options.instances, kind=kind)
     if interface.max_batch_size:
         _batching(config.dynamic_batching, options)
-    sizes = dict.fromkeys((1, interface.max_batch_size)) if interface.max_batch_size else (0,)
-    for size in sizes:
-        request = config.model_warmup.add(name=f"batch {size}" if size else "one request")
-        request.batch_size = size
+    # A warm-up of no rows is not run, so a request without a batch counts as one.
+    for size in dict.fromkeys((1, interface.max_batch_size or 1)):
+        request = config.model_warmup.add(name=f"batch {size}", batch_size=size)
         for each in warmup:
             value = request.inputs.add(key=each.name).value
             value.data_type = each.dtype

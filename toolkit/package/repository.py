@@ -17,14 +17,13 @@ from toolkit.errors import PackageError, ParityError
 from toolkit.package.beside import write_beside
 from toolkit.package.config import build_config, differing
 from toolkit.package.interface import interface_of
+from toolkit.package.layout import CONFIG, GRAPH, versions_of
 from toolkit.package.options import PackageOptions
 from toolkit.package.schema import parse_config, print_config
 from toolkit.package.staging import place, staging
 from toolkit.package.warmup import FOLDER, WarmupInput, warmup_inputs
 
-__all__ = ["CONFIG", "Packaged", "package_triton", "versions_of"]
-
-CONFIG = "config.pbtxt"
+__all__ = ["Packaged", "package_triton"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _ROW_LAWS = {"identical rows", "row order", "one row"}
@@ -84,15 +83,6 @@ def package_triton(folder: Path, out: Path, options: PackageOptions | None = Non
     notes += write_beside(out)
     files = tuple(sorted(path for path in new.rglob("*") if path.is_file()))
     return Packaged(model, version, config.max_batch_size, files, tuple(notes))
-
-
-def versions_of(model: Path) -> list[int]:
-    """The versions Triton sees in a model's folder, oldest first."""
-    return sorted(
-        int(path.name)
-        for path in model.iterdir()
-        if path.is_dir() and path.name.isdecimal() and not path.name.startswith("0")
-    )
 
 
 def _check(bundle: Bundle, out: Path) -> None:
@@ -190,6 +180,6 @@ def _write_model(folder: Path, config: Any, warmup: tuple[WarmupInput, ...]) -> 
 def _copy(bundle: Bundle, folder: Path) -> None:
     """The graph, its data and the manifest that has their hashes."""
     folder.mkdir(parents=True)
-    wanted = [name for name in bundle.manifest.files if name.split("/")[0].startswith("model.onnx")]
+    wanted = [name for name in bundle.manifest.files if name.split("/")[0].startswith(GRAPH)]
     for name in (*wanted, MANIFEST):
         shutil.copyfile(bundle.folder / name, folder / name)
