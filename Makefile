@@ -16,13 +16,17 @@ RUN_EXTRAS := cpu,rtx,hf,samples
 RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
 SOURCES := pyproject.toml constraints.txt
+# The Triton server of the tests has an environment of its own: it needs numpy < 2.
+TRITON := build/venvs/triton
+TRITON_STAMP := $(TRITON)/installed
+TRITON_SERVER := nvidia-pytriton==0.7.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test test-triton lint format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(RUN_STAMP) ## make the virtual environment and install the toolkit into it
 
@@ -31,6 +35,9 @@ demo: $(RUN_STAMP) ## train digit classifiers, fuse and export them, print what 
 
 test: $(TEST_STAMP) ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+test-triton: $(TEST_STAMP) $(TRITON_STAMP) ## install a Triton server for the tests and run those that need it
+	$(BIN)/python -m pytest -m triton tests/triton
 
 lint: $(TEST_STAMP) ## check style, types and the import contracts
 	$(BIN)/ruff check
@@ -64,4 +71,14 @@ $(RUN_STAMP): $(SOURCES) | $(VENV)/bin/python
 # After the run stamp, so that the two never install at the same time under `make -j`.
 $(TEST_STAMP): $(RUN_STAMP)
 	$(INSTALL) --editable '.[$(RUN_EXTRAS),test,lint]'
+	@touch $@
+
+# The wheel of the server holds more than the server; what it asks for is not needed. ONNX Runtime
+# is the project's, so that answers can be compared bit for bit.
+$(TRITON_STAMP): tests/triton/requirements.txt constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON_SERVER)
+	grep '^onnxruntime==' constraints.txt > $(TRITON)/constraints.txt
+	$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(TRITON)/constraints.txt --requirement tests/triton/requirements.txt
 	@touch $@

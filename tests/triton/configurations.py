@@ -169,7 +169,7 @@ def external(harm: Callable[[Path], object]) -> Change:
         model = onnx.load(path)
         path.unlink()
         onnx.save(
-            model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0
+            model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=90
         )
         (folder / "1" / "manifest.json").unlink()
         harm(folder / "1" / "model.onnx.data")
@@ -233,7 +233,6 @@ CONFIGURATIONS: dict[str, Change] = {
     ),
     "external_data": external(lambda data: None),
     "ensemble_smaller_batch": ensemble(rows=4),
-    "ensemble_twice": ensemble(STEP.replace('value: "logits"', 'value: "first"') + STEP),
     "control_int32": configured(control("CONTROL_SEQUENCE_START", 0, 1)),
     "direct_sequence": configured(sequence, lambda c: c.sequence_batching.direct.SetInParent()),
     "queue_rejects": configured(
@@ -245,7 +244,6 @@ CONFIGURATIONS: dict[str, Change] = {
         lambda c: c.instance_group[0].rate_limiter.resources.add(name="R", count=2)
     ),
     "host_policy": configured(lambda c: setattr(c.instance_group[0], "host_policy", "cpu")),
-    "decoupled": written(("backend:", "model_transaction_policy { decoupled: true }\nbackend:")),
     "optional_input": configured(lambda c: setattr(c.input[0], "optional", True)),
     "ragged": configured(lambda c: setattr(c.input[0], "allow_ragged_batch", True)),
     "hexadecimal": written(("max_batch_size: 8", "max_batch_size: 0x8")),
@@ -261,6 +259,11 @@ CONFIGURATIONS: dict[str, Change] = {
     "external_data_short": external(lambda data: data.write_bytes(data.read_bytes()[:-8])),
     "ensemble_larger_batch": ensemble(rows=16),
     "ensemble_other_dtype": ensemble(dtype="TYPE_FP64"),
+    "ensemble_unused_tensor": ensemble(STEP.replace('value: "logits"', 'value: "first"') + STEP),
+    "ensemble_unused_input": both(
+        ensemble(),
+        written(("output {", 'input { name: "z" data_type: TYPE_FP32 dims: [6] }\noutput {')),
+    ),
     "ensemble_unmade": ensemble(STEP.replace('value: "logits"', 'value: "other"')),
     "ensemble_of_broken": ensemble(STEP.replace("good", "output_unknown")),
     "ensemble_of_itself": ensemble(STEP.replace("good", "ensemble_of_itself")),

@@ -42,7 +42,7 @@ class Server:
         """Status and content of a request; with a body it is a POST."""
         url = f"http://localhost:{self.http}/{path}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=30) as reply:
+            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=120) as reply:
                 return reply.status, reply.read()
         except urllib.error.HTTPError as error:
             with error:

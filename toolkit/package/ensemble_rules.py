@@ -47,6 +47,8 @@ def ensemble_rules(config: Any, models: Mapping[str, Any]) -> Found:
             yield "refused", f"{what} takes tensor {name!r}, which no step gives"
         elif made[name][0] != dtype:
             yield "refused", f"{what} is {dtype}, its tensor {name!r} {made[name][0]}"
+    for name in made.keys() - {name for name, _, _ in used}:
+        yield "refused", f"tensor {name!r} is used by no step and is no output"
 
 
 def _step(step: Any, member: Any, made: _Tensors, used: list[tuple[str, str, str]]) -> Found:

@@ -82,7 +82,7 @@ def _value(what: str, value: Any, tensor: Any, model: Path) -> Found:
         yield "refused", f"{what} dims are {dims}, wanted {list(tensor.dims)}"
     source = value.WhichOneof("input_data_type")
     if source is None:
-        yield "refused", f"{what} no data is named, which makes a server crash"
+        yield "refused", f"{what} neither zero_data, random_data nor input_data_file is set"
     elif source == "input_data_file":
         path = model / FOLDER / value.input_data_file
         wanted = math.prod(dims) * _BYTES.get(dtype, 0)
