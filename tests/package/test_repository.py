@@ -113,7 +113,7 @@ LONG = {"batch": (1, 2, 4), "length": (1, 3, 9)}
 @pytest.mark.parametrize(
     ("inputs", "outputs", "shapes", "largest", "dims"),
     [
-        ({"x": ("float32", ("batch", "length", 6))}, {"y": ("batch", "length", 6)}, LONG, 4, [-1, 6]),
+        ({"x": ("float32", ("batch", "length"))}, {"y": ("batch", "length")}, LONG, 4, [-1]),
         ({"x": ("float32", ("length", "batch"))}, {"y": ("length", "batch")}, LONG, 9, [-1]),
         ({"x": ("float32", (3, 6))}, {"y": (3, 6)}, LONG, 0, [3, 6]),
         ({"x": ("float32", ("batch", 6))}, {"y": ("rows", 6)}, LONG, 0, [-1, 6]),

@@ -38,11 +38,13 @@ class Server:
     log: Path
     process: subprocess.Popen
 
-    def get(self, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    def get(self, path: str, body: bytes | None = None, seconds: float = 120) -> tuple[int, bytes]:
         """Status and content of a request; with a body it is a POST."""
         url = f"http://localhost:{self.http}/{path}"
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body), timeout=120) as reply:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, body), timeout=seconds
+            ) as reply:
                 return reply.status, reply.read()
         except urllib.error.HTTPError as error:
             with error:

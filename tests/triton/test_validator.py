@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 
 import pytest
 
@@ -18,6 +19,9 @@ from toolkit.pipeline import export_recipe
 from toolkit.recipe import load_recipe
 
 pytestmark = pytest.mark.triton
+
+# Server 2.51 refuses a warm-up with too many rows, and now and then crashes over it.
+CRASHING = {"warmup_too_large"}
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +43,14 @@ def command(repository):
     ]  # fmt: skip
 
 
-def load(server, name):
+def load(server, name, seconds=120):
     """Whether the server loads it, and what it says if not."""
-    status, content = server.get(f"v2/repository/models/{name}/load", b"{}")
+    status, content = server.get(f"v2/repository/models/{name}/load", b"{}", seconds)
     return status == 200, content.decode()
 
 
 def test_it_agrees_with_the_server_on_every_configuration(configured, backends, tmp_path):
-    names = list(CONFIGURATIONS)
+    names = [name for name in CONFIGURATIONS if name not in CRASHING]
     with serving(command(configured), backends, tmp_path / "empty", wait_ready=False) as server:
         load(server, "good")  # what the ensembles are made of
         with ThreadPoolExecutor(8) as pool:
@@ -61,6 +65,17 @@ def test_it_agrees_with_the_server_on_every_configuration(configured, backends, 
     loaded = sum(loads for loads, _ in said.values())
     assert len(names) >= 60
     assert 30 < loaded < len(names) - 30
+
+
+@pytest.mark.parametrize("name", sorted(CRASHING))
+def test_it_refuses_what_can_end_the_server(configured, backends, tmp_path, name):
+    assert not check_repository(configured).loads(name)
+    with serving(command(configured), backends, tmp_path / "empty", wait_ready=False) as server:
+        try:
+            loaded, _ = load(server, name, seconds=20)
+        except (OSError, HTTPException):  # it is gone, or hangs over its own stack trace
+            loaded = False
+        assert not loaded
 
 
 def test_the_schema_is_the_clients_own():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from toolkit.package import PackageOptions
 
 __all__ = ["package_command"]
 
@@ -56,10 +59,16 @@ def package_command(
         return _check(check, json=json)
     if bundle is None or out is None:
         raise typer.BadParameter("wanted BUNDLE -o DIR, or --check DIR")
-    from toolkit.cli.terminal import show, table
-    from toolkit.package import PackageOptions, package_triton
+    from toolkit.package import PackageOptions
 
     options = PackageOptions(name, device, instances, queue_delay, queue_size, queue_timeout)
+    return _package(bundle, out, form, options, json=json)
+
+
+def _package(bundle: Path, out: Path, form: str, options: PackageOptions, *, json: bool) -> int:
+    from toolkit.cli.terminal import show, table
+    from toolkit.package import package_triton
+
     packaged = package_triton(bundle, out, options)
     files = {
         path.relative_to(packaged.model.parent).as_posix(): path.stat().st_size

@@ -53,11 +53,10 @@ def warmup_rules(config: Any, model: Path) -> Found:
         if request.batch_size == 0:
             yield "wrong", f"{what} is not run: its batch_size is 0"
             continue
-        if request.batch_size > max(1, config.max_batch_size):
-            yield (
-                "refused",
-                f"{what} has {request.batch_size} rows, at most {config.max_batch_size}",
-            )
+        largest = max(1, config.max_batch_size)
+        if request.batch_size > largest:
+            rows = f"{request.batch_size} rows, at most {largest}"
+            yield "refused", f"{what} has {rows}; it can end the whole server"
         given = {entry.key: entry.value for entry in request.inputs}
         for name, tensor in inputs.items():
             if name not in given and not tensor.optional:
