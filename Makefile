@@ -20,13 +20,17 @@ SOURCES := pyproject.toml constraints.txt
 # that the engine stage uses.
 BINDINGS := build/tensorrt-bindings
 BINDING_RELEASES := cu12_bindings==10.8.0.43 cu12_bindings==10.16.1.11 cu13_bindings==11.4.0.106
+# The Triton server of the tests has an environment of its own: it needs numpy < 2.
+TRITON := build/venvs/triton
+TRITON_STAMP := $(TRITON)/installed
+TRITON_SERVER := nvidia-pytriton==0.7.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo cpp test lint format bench clean
+.PHONY: help install demo cpp test test-triton lint format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(RUN_STAMP) ## make the virtual environment and install the toolkit into it
 
@@ -39,6 +43,9 @@ cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler
 
 test: $(TEST_STAMP) $(BINDINGS) ## run the tests
 	$(BIN)/python -m pytest -n 2
+
+test-triton: $(TEST_STAMP) $(TRITON_STAMP) ## install a Triton server for the tests and run those that need it
+	$(BIN)/python -m pytest -m triton tests/triton
 
 lint: $(TEST_STAMP) ## check style, types and the import contracts
 	$(BIN)/ruff check
@@ -80,4 +87,14 @@ $(RUN_STAMP): $(SOURCES) | $(VENV)/bin/python
 # After the run stamp, so that the two never install at the same time under `make -j`.
 $(TEST_STAMP): $(RUN_STAMP)
 	$(INSTALL) --editable '.[$(RUN_EXTRAS),test,lint]'
+	@touch $@
+
+# The wheel of the server holds more than the server; what it asks for is not needed. ONNX Runtime
+# is the project's, so that answers can be compared bit for bit.
+$(TRITON_STAMP): tests/triton/requirements.txt constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON_SERVER)
+	grep '^onnxruntime==' constraints.txt > $(TRITON)/constraints.txt
+	$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint $(TRITON)/constraints.txt --requirement tests/triton/requirements.txt
 	@touch $@

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -32,6 +31,9 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+_TRITON = Path(__file__).parents[1] / "build" / "venvs" / "triton" / "installed"
+
+
 def _module(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
@@ -41,7 +43,7 @@ NEEDS: dict[str, tuple[str, Callable[[], bool]]] = {
     "gpu": ("a CUDA device", lambda: Path("/dev/nvidiactl").exists()),
     "tensorrt": ("the tensorrt package", lambda: _module("tensorrt")),
     "rtx": ("the tensorrt_rtx package", lambda: _module("tensorrt_rtx")),
-    "triton": ("the tritonserver program", lambda: shutil.which("tritonserver") is not None),
+    "triton": ("build/venvs/triton, which make test-triton makes", _TRITON.exists),
 }
 
 

@@ -7,6 +7,7 @@
  ├─ ``ExportError``       PyTorch could not be turned into ONNX
  ├─ ``EngineError``       an engine could not be built or read
  ├─ ``BundleError``       an output folder cannot be written or read
+ ├─ ``PackageError``      a bundle cannot be packaged, or a model repository not be read
  ├─ ``ParityError``       the artefact does not compute what PyTorch computes   (exit 3)
  ├─ ``CapabilityError``   this machine lacks what was asked for                 (exit 4)
  └─ ``IntegrityError``    files differ from their manifest                      (exit 5)
@@ -30,6 +31,7 @@ __all__ = [
     "IntegrityError",
     "Interrupted",
     "MergeError",
+    "PackageError",
     "ParityError",
     "RecipeError",
     "ToolkitError",
@@ -74,6 +76,10 @@ class EngineError(ToolkitError):
 
 class BundleError(ToolkitError):
     """An output folder cannot be written or read."""
+
+
+class PackageError(ToolkitError):
+    """A bundle cannot be packaged, or a model repository cannot be read."""
 
 
 class ParityError(ToolkitError):

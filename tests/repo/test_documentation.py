@@ -17,7 +17,7 @@ from toolkit.recipe import LoadContext, parse_recipe
 PAGES = [path for path in tracked() if path.suffix == ".md" and path.parts[0] != "tests"]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_TARGET = re.compile(r"^([a-z]+):", re.MULTILINE)
+_TARGET = re.compile(r"^([a-z-]+):", re.MULTILINE)
 
 
 def fences(*languages: str) -> list[tuple[Path, str]]:

@@ -36,7 +36,9 @@ def test_help_and_version_import_no_heavy_module_nor_the_terminal_libraries(opti
     assert not modules & (HEAVY | {"typer", "click", "rich"})
 
 
-@pytest.mark.parametrize("command", ["export", "fit-gate", "parity", "inspect", "doctor", "schema"])
+@pytest.mark.parametrize(
+    "command", ["export", "fit-gate", "parity", "package", "inspect", "doctor", "schema"]
+)
 def test_the_help_of_a_command_imports_no_heavy_module(command):
     code, modules, _ = run(command, "--help")
     assert code == 0

@@ -1,0 +1,168 @@
+"""A real Triton server for tests, from the environment that ``make test-triton`` makes.
+
+The wheel brings the server and its Python backend, no onnxruntime backend: that is the stand-in in
+``backends``. Repositories are loaded as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PYTHON", "Server", "index", "make_backends", "serving"]
+
+_VENV = Path(__file__).resolve().parents[2] / "build" / "venvs" / "triton"
+PYTHON = _VENV / "bin" / "python"
+
+_BACKENDS = Path(__file__).parent / "backends"
+_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its ports, and where it writes its log."""
+
+    http: int
+    grpc: int
+    log: Path
+    process: subprocess.Popen
+
+    def get(self, path: str, body: bytes | None = None, seconds: float = 120) -> tuple[int, bytes]:
+        """Status and content of a request; with a body it is a POST."""
+        url = f"http://localhost:{self.http}/{path}"
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, body), timeout=seconds
+            ) as reply:
+                return reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def logged(self) -> str:
+        return self.log.read_text(errors="replace").replace("\0", "")
+
+
+def index(server: Server) -> dict[tuple[str, str], str]:
+    """The state of every model and version; "" where the server gives none."""
+    _, content = server.get("v2/repository/index", b"{}")
+    return {
+        (model["name"], model.get("version", "")): model.get("state", "")
+        for model in json.loads(content)
+    }
+
+
+def _site() -> Path:
+    (found,) = _VENV.glob("lib/python3*/site-packages")
+    return found
+
+
+def make_backends(folder: Path) -> Path:
+    """The wheel's backends with a stub for the environment's Python, and ours."""
+    wheel = _site() / "pytriton" / "tritonserver"
+    shutil.copytree(wheel / "backends", folder)
+    python = _site().parent.name.removeprefix("python")
+    stub = "triton_python_backend_stub"
+    shutil.copy(wheel / "python_backend_stubs" / python / stub, folder / "python" / stub)
+    for backend in _BACKENDS.iterdir():
+        shutil.copytree(backend, folder / backend.name)
+    return folder
+
+
+def _environment() -> dict[str, str]:
+    asked = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+    libraries = subprocess.run(
+        [PYTHON, "-c", asked], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    programs = _site() / "pytriton" / "tritonserver" / "bin"
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(PYTHON.parent), str(programs), os.environ["PATH"]]),
+        "LD_LIBRARY_PATH": os.pathsep.join([libraries, str(_site() / "nvidia_pytriton.libs")]),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@contextmanager
+def serving(
+    command: Sequence[str | Path], backends: Path, folder: Path, *, wait_ready: bool = True
+) -> Iterator[Server]:
+    """Start ``command`` with what a machine without a GPU needs, and stop it at the end.
+
+    Args:
+        command: ``serve.sh`` of a repository, or ``tritonserver`` with its flags.
+        backends: What ``make_backends`` made.
+        folder: An empty working directory; the log is written beside it.
+        wait_ready: Whether to wait until every model is ready, or only for the server to live.
+
+    Raises:
+        AssertionError: If it does not come up, with the end of its log.
+    """
+    http, grpc, metrics = _free_ports(3)
+    flags = [
+        f"--backend-directory={backends}", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1",
+        f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
+        "--pinned-memory-pool-byte-size=0", "--allow-gpu-metrics=false",
+        "--allow-cpu-metrics=false",
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*map(str, command), *flags], cwd=folder, env=_environment(), stdout=file,
+            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+    server = Server(http, grpc, log, process)
+    try:
+        _wait(server, "ready" if wait_ready else "live")
+        yield server
+    finally:
+        _stop(process)
+
+
+def _wait(server: Server, state: str) -> None:
+    end = time.monotonic() + _SECONDS
+    while time.monotonic() < end:
+        assert server.process.poll() is None, f"the server ended:\n{server.logged()[-6000:]}"
+        try:
+            if server.get(f"v2/health/{state}")[0] == 200:
+                return
+        except (urllib.error.URLError, ConnectionError):
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not {state} after {_SECONDS} s:\n{server.logged()[-6000:]}")
+
+
+def _stop(process: subprocess.Popen) -> None:
+    try:
+        process.terminate()
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # Stubs are processes of their own; the session is ours, so is its group.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

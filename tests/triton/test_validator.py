@@ -1,0 +1,87 @@
+"""The validator and a real server say the same of every configuration."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+
+import pytest
+
+from tests.triton import describe_schema
+from tests.triton.configurations import CONFIGURATIONS, write_all
+from tests.triton.server import PYTHON, serving
+from tests.workshop import write_recipe, write_workshop
+from toolkit.package import PackageOptions, check_repository, package_triton
+from toolkit.package.schema import new_config
+from toolkit.pipeline import export_recipe
+from toolkit.recipe import load_recipe
+
+pytestmark = pytest.mark.triton
+
+# Server 2.51 refuses a warm-up with too many rows, and now and then crashes over it.
+CRASHING = {"warmup_too_large"}
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory):
+    """A repository of every configuration."""
+    folder = tmp_path_factory.mktemp("configurations")
+    shop = write_workshop(folder / "shop")
+    recipe = load_recipe(write_recipe(shop), allow_code=True)
+    export_recipe(recipe, shop, folder / "bundle")
+    package_triton(folder / "bundle", folder / "one", PackageOptions(name="good", device="cpu"))
+    write_all(folder / "one" / "good", folder / "all")
+    return folder / "all"
+
+
+def command(repository):
+    return [
+        "tritonserver", f"--model-repository={repository}", "--model-control-mode=explicit",
+        "--disable-auto-complete-config", "--model-load-thread-count=8",
+    ]  # fmt: skip
+
+
+def load(server, name, seconds=120):
+    """Whether the server loads it, and what it says if not."""
+    status, content = server.get(f"v2/repository/models/{name}/load", b"{}", seconds)
+    return status == 200, content.decode()
+
+
+def test_it_agrees_with_the_server_on_every_configuration(configured, backends, tmp_path):
+    names = [name for name in CONFIGURATIONS if name not in CRASHING]
+    with serving(command(configured), backends, tmp_path / "empty", wait_ready=False) as server:
+        load(server, "good")  # what the ensembles are made of
+        with ThreadPoolExecutor(8) as pool:
+            said = dict(zip(names, pool.map(lambda name: load(server, name), names), strict=True))
+    report = check_repository(configured)
+    differ = {
+        name: (said[name], [f.message for f in report.findings if f.model == name])
+        for name in names
+        if said[name][0] != report.loads(name)
+    }
+    assert differ == {}
+    loaded = sum(loads for loads, _ in said.values())
+    assert len(names) >= 60
+    assert 30 < loaded < len(names) - 30
+
+
+@pytest.mark.parametrize("name", sorted(CRASHING))
+def test_it_refuses_what_can_end_the_server(configured, backends, tmp_path, name):
+    assert not check_repository(configured).loads(name)
+    with serving(command(configured), backends, tmp_path / "empty", wait_ready=False) as server:
+        try:
+            loaded, _ = load(server, name, seconds=20)
+        except (OSError, HTTPException):  # it is gone, or hangs over its own stack trace
+            loaded = False
+        assert not loaded
+
+
+def test_the_schema_is_the_clients_own():
+    """Names, types, repetition and groups of every field, as Triton's client has them."""
+    theirs = subprocess.run(
+        [str(PYTHON), describe_schema.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    ours = describe_schema.describe(new_config().DESCRIPTOR)
+    assert json.loads(json.dumps(ours)) == json.loads(theirs)
