@@ -50,7 +50,7 @@ TOOLKIT_BOTH void read_eight(const float* row, int start, int experts, bool alig
 
 template <class Scalar>
 struct FastState {
-    typename Scalar::Stored logits[32];
+    typename Scalar::Stored logits[4][8];
     typename Scalar::Key best[8];  // sorted
     Exponential part[8];  // of the entries that are this lane's
     Pair mass;
@@ -76,20 +76,22 @@ TOOLKIT_BOTH void find_best(Warp& warp, const typename Scalar::Stored* row, int 
                             bool aligned) {
     using Key = typename Scalar::Key;
     warp.each([&](int lane, auto& s) {
+        // All reads are under way before the first is waited for.
+        TOOLKIT_UNROLL
+        for (int chunk = 0; chunk < 4; ++chunk) {
+            const int start = chunk_start<LANES>(chunk, lane);
+            if (start < experts) read_eight(row, start, experts, aligned, s.logits[chunk]);
+        }
         TOOLKIT_UNROLL
         for (int i = 0; i < 8; ++i) s.best[i] = 0;
         TOOLKIT_UNROLL
         for (int chunk = 0; chunk < 4; ++chunk) {
             const int start = chunk_start<LANES>(chunk, lane);
             if (start >= experts) continue;
-            typename Scalar::Stored eight[8];
-            read_eight(row, start, experts, aligned, eight);
             Key keys[8];
             TOOLKIT_UNROLL
-            for (int i = 0; i < 8; ++i) {
-                s.logits[chunk * 8 + i] = eight[i];
-                keys[i] = start + i < experts ? Scalar::key(eight[i], start + i) : Key{0};
-            }
+            for (int i = 0; i < 8; ++i)
+                keys[i] = start + i < experts ? Scalar::key(s.logits[chunk][i], start + i) : 0;
             sort_eight(keys);
             keep_eight(s.best, keys);
         }
@@ -133,7 +135,7 @@ TOOLKIT_BOTH void gate_fast(Warp& warp, const ToolkitGating& gating,
             TOOLKIT_UNROLL
             for (int i = 0; i < 32; ++i) {
                 if (chunk_start<LANES>(i / 8, lane) + i % 8 >= experts) continue;
-                const float x = Scalar::value(s.logits[i]);
+                const float x = Scalar::value(s.logits[i / 8][i % 8]);
                 s.mass = sum(s.mass, value_of(exponential_below(x, peak)));
             }
         }

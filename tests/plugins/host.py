@@ -57,7 +57,11 @@ def path(lib: ctypes.CDLL, g: Gating) -> int:
 
 
 def gating(
-    lib: ctypes.CDLL, g: Gating, logits: torch.Tensor, bias: torch.Tensor | None = None, way: int = -1
+    lib: ctypes.CDLL,
+    g: Gating,
+    logits: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    way: int = -1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """weights and ids of logits [T, E]; memory is poisoned before."""
     logits = logits.contiguous()
