@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         ExpertsToRows,
     )
     from graphs.passes.find_gating import FindGating
+    from graphs.passes.gating_to_plugins import GatingToPlugins
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -60,6 +61,7 @@ __all__ = [
     "Feed",
     "FindGating",
     "Gate",
+    "GatingToPlugins",
     "GraphError",
     "Leaf",
     "MixedPrecision",
@@ -103,6 +105,7 @@ _HOMES = {
     "ExpertsToDense": "graphs.passes.experts",
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
+    "GatingToPlugins": "graphs.passes.gating_to_plugins",
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",

@@ -6,6 +6,7 @@
  ├─ ``MergeError``        models cannot be merged as asked
  ├─ ``ExportError``       PyTorch could not be turned into ONNX
  ├─ ``EngineError``       an engine could not be built or read
+ │   └─ ``PluginError``   a plugin's kernels cannot be compiled or do not take an operator
  ├─ ``BundleError``       an output folder cannot be written or read
  ├─ ``ParityError``       the artefact does not compute what PyTorch computes   (exit 3)
  ├─ ``CapabilityError``   this machine lacks what was asked for                 (exit 4)
@@ -31,6 +32,7 @@ __all__ = [
     "Interrupted",
     "MergeError",
     "ParityError",
+    "PluginError",
     "RecipeError",
     "ToolkitError",
 ]
@@ -70,6 +72,10 @@ class ExportError(ToolkitError):
 
 class EngineError(ToolkitError):
     """An engine could not be built or read."""
+
+
+class PluginError(EngineError):
+    """A plugin's kernels cannot be compiled or do not take an operator."""
 
 
 class BundleError(ToolkitError):

@@ -1,8 +1,8 @@
 // One operator with its attributes fixed, as one kernel of PTX that an engine carries.
 //
-// toolkit/plugins/nvrtc.py compiles this with macros for the attributes and prepends nothing else.
-// TOOLKIT_GATING is an initialiser of ToolkitGating; TOOLKIT_PATH, TOOLKIT_SCALAR and
-// TOOLKIT_BIAS_TYPE say how. Arguments come as TensorRT gives them: inputs, sizes, outputs.
+// toolkit/plugins/ptx.py compiles this: a gating with TOOLKIT_GATING, an initialiser of
+// ToolkitGating, TOOLKIT_PATH, TOOLKIT_LANES, TOOLKIT_SCALAR and TOOLKIT_BIAS_TYPE; a dispatch with
+// TOOLKIT_EXPERTS. Arguments come as TensorRT gives them: inputs, sizes, outputs.
 #include "kernels.h"
 
 using namespace toolkit;
@@ -30,11 +30,11 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 
 #else
 
-extern "C" __global__ void toolkit_dispatch(const i64* ids, int tokens, i64* token_of_row,
-                                            i64* row_of_slot, i64* offsets,
+extern "C" __global__ void toolkit_dispatch(const i64* ids, int tokens, int k,
+                                            i64* token_of_row, i64* row_of_slot, i64* offsets,
                                             unsigned char* active) {
-    run_lone_dispatch(TOOLKIT_EXPERTS, TOOLKIT_K, ids, tokens * TOOLKIT_K, token_of_row,
-                      row_of_slot, offsets, active);
+    run_lone_dispatch(TOOLKIT_EXPERTS, k, ids, tokens * k, token_of_row, row_of_slot, offsets,
+                      active);
 }
 
 #endif

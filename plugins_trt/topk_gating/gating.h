@@ -10,7 +10,7 @@
 
 namespace toolkit {
 
-constexpr int kFastExperts = 256, kFastK = 8;
+enum { kFastExperts = 256, kFastK = 8 };
 
 // How many lanes share a token of E experts.
 TOOLKIT_BOTH int lanes_for(int experts) {

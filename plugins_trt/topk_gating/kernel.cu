@@ -7,7 +7,7 @@
 namespace toolkit {
 namespace {
 
-constexpr int kLoneSlots = 4096;  // more than these, and several blocks dispatch faster than one
+enum { kLoneSlots = 4096 };  // more than these, and several blocks dispatch faster than one
 
 template <class Scalar, int LANES, bool WHOLE>
 __global__ void __launch_bounds__(kThreads)

@@ -6,8 +6,7 @@
 
 namespace toolkit {
 
-constexpr int kThreads = 128;  // of a block of gating
-constexpr int kWarps = kThreads / 32;
+enum { kThreads = 128, kWarps = kThreads / 32 };  // of a block of gating
 
 // A block's warps in the general gating, whose boards share 48 KiB.
 TOOLKIT_BOTH int general_warps(int experts) { return experts <= 512 ? kWarps : kWarps / 2; }
