@@ -45,6 +45,7 @@ def run(major: int, script: str, folder: Path) -> dict:
     )
     done = subprocess.run(
         [sys.executable, "-c", preamble + script],
+        cwd=ROOT,
         env={
             **os.environ,
             "LD_LIBRARY_PATH": str(stubs),

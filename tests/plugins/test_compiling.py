@@ -39,7 +39,7 @@ def functions(log: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_nvrtc_compiles_the_fast_paths_without_spills(nvrtc, architecture, dtype):
     source = (SOURCES / "aot.cu").read_text()
     for gating in FAST:
@@ -95,12 +95,13 @@ def test_a_type_that_no_kernel_takes_is_refused(nvrtc):
 
 
 @pytest.mark.slow
-def test_nvcc_compiles_all_kernels_and_the_fast_paths_spill_nothing(tmp_path):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_nvcc_compiles_all_kernels_and_the_fast_paths_spill_nothing(tmp_path, architecture):
     nvcc = shutil.which("nvcc")
     if nvcc is None:
         pytest.skip("this machine lacks nvcc")
-    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    command = [nvcc, "-std=c++17", "--fmad=false", "-Xptxas", "-v", "--threads", "2", *targets]
+    target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
+    command = [nvcc, "-std=c++17", "--fmad=false", "-Xptxas", "-v", target]
     done = subprocess.run(
         [*command, "-c", SOURCES / "kernel.cu", "-o", tmp_path / "kernel.o"],
         capture_output=True,
@@ -119,4 +120,4 @@ def test_nvcc_compiles_all_kernels_and_the_fast_paths_spill_nothing(tmp_path):
             assert NOTHING_SPILLED in said, name
             assert "smem" not in said, name
     # Three types by four numbers of lanes by two ways to normalise; three types.
-    assert fast == {"gate_fast_kernel": 24 * len(targets), "gate_grouped_kernel": 3 * len(targets)}
+    assert fast == {"gate_fast_kernel": 24, "gate_grouped_kernel": 3}

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 import graphs
 from toolkit.errors import CapabilityError, PluginError
 from toolkit.plugins.nvrtc import Nvrtc
@@ -26,7 +29,9 @@ AOT_RELEASE = (10, 9)
 OPERATORS = ("TopKChoice", "GroupedTopKChoice", "ExpertDispatch")
 
 _NAMESPACE = "toolkit"
-_TYPES = {"int": int, "float": float}
+# Arrays of one number, not numbers: TensorRT up to 10.16 makes a Python number of such an array in
+# a way that NumPy 2.4 refuses. The parser gives int32 and float32.
+_TYPES = {"int": npt.NDArray[np.int32], "float": npt.NDArray[np.float32]}
 # How TensorRT calls the types.
 _DTYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int64": "INT64",
            "bool": "BOOL"}  # fmt: skip
@@ -125,9 +130,12 @@ class _Operator:
 
     def _kernel(self, arguments: Mapping[str, Any]) -> Kernel:
         if self.contract.name == "ExpertDispatch":
-            return dispatch_ptx(self.nvrtc, self.architecture, arguments["num_experts"])
+            experts = _number(arguments["num_experts"])
+            return dispatch_ptx(self.nvrtc, self.architecture, int(experts))
         grouped = self.contract.name == "GroupedTopKChoice"
-        values = {a.name: arguments[a.name] for a in self.contract.attributes if a.type in _TYPES}
+        values: dict[str, Any] = {
+            a.name: _number(arguments[a.name]) for a in self.contract.attributes if a.type in _TYPES
+        }
         bias = self._name(arguments["bias"].dtype) if grouped else None
         return gating_ptx(
             self.nvrtc,
@@ -174,11 +182,17 @@ def _signed(
     return function
 
 
+def _number(attribute: npt.NDArray[np.generic]) -> int | float:
+    number: int | float
+    (number,) = attribute.tolist()
+    return number
+
+
 def _sizes(contract: graphs.Contract, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The dimensions that contracts name, as numbers and expressions."""
     first = arguments[contract.inputs[0].name].shape_expr
-    experts = arguments["num_experts"]
-    choices = arguments["k"] if "k" in arguments else first[1]
+    experts = int(_number(arguments["num_experts"]))
+    choices = int(_number(arguments["k"])) if "k" in arguments else first[1]
     return {
         "T": first[0], "k": choices, "T*k": first[0] * choices, "E": experts, "E+1": experts + 1,
     }  # fmt: skip
