@@ -15,6 +15,10 @@ extern "C" {
 
 typedef struct CUstream_st* ToolkitStream;
 
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+
 enum ToolkitType { TOOLKIT_FLOAT32 = 0, TOOLKIT_FLOAT16 = 1, TOOLKIT_BFLOAT16 = 2 };
 
 enum ToolkitStatus {
@@ -60,6 +64,10 @@ int host_dispatch(int num_experts, int k, const int64_t* ids, int64_t tokens,
                   unsigned char* active);
 int host_padded_rows(int num_experts, const int64_t* token_of_row, const int64_t* offsets,
                      int64_t capacity, int64_t* table);
+
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }
