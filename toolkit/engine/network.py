@@ -18,6 +18,7 @@ from typing import Any
 
 from toolkit.engine.diagnosis import parser_message, unranged
 from toolkit.engine.messages import Request, Result, Tensor
+from toolkit.engine.plugging import load_plugins
 from toolkit.errors import CapabilityError, EngineError
 
 __all__ = ["build"]
@@ -46,6 +47,7 @@ def build(trt: ModuleType, request: Request, logger: Any, monitor: Any, write: W
     """
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, request))
+    load_plugins(trt, request["plugin"], request["device"])
     _parse(trt, network, request["model"], logger)
     config = builder.create_builder_config()
     config.progress_monitor = monitor
@@ -80,9 +82,11 @@ def _network_flags(trt: ModuleType, request: Request) -> int:
             f"TensorRT {trt.__version__} is not supported; wanted 10.8 or later, before 12",
             hint="pip install 'tensorrt>=10.8,<12'",
         )
-    if found[0] == 10:
-        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    return 0
+    flags = trt.NetworkDefinitionCreationFlag
+    typed = 1 << int(flags.STRONGLY_TYPED) if found[0] == 10 else 0
+    if request["plugin"] == "aot" and hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS"):
+        return typed | 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+    return typed
 
 
 def _parse(trt: ModuleType, network: Any, model: str, logger: Any) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from toolkit.engine.plugging import Plugin
 from toolkit.errors import EngineError
 
 __all__ = ["TITLES", "EngineOptions", "Flavour"]
@@ -30,6 +31,8 @@ class EngineOptions:
         optimization_level: 0 (fastest build) to 5 (fastest engine); None is the builder's.
         tf32: Whether float32 products may round their inputs to 10 mantissa bits. Off, because
             float32 in the graph is a promise about the result.
+        plugin: What runs gating and dispatch of experts: ``none`` the operators' bodies, ``aot``
+            kernels in the engine, ``library`` the plugin library that the environment names.
         time_limit: Seconds after which the builder is killed.
 
     Raises:
@@ -41,6 +44,7 @@ class EngineOptions:
     workspace_bytes: int | None = None
     optimization_level: int | None = None
     tf32: bool = False
+    plugin: Plugin = "none"
     time_limit: float = 600.0
 
     def __post_init__(self) -> None:
@@ -54,6 +58,11 @@ class EngineOptions:
         if self.optimization_level not in {None, 0, 1, 2, 3, 4, 5}:
             raise EngineError(
                 f"optimization_level is {self.optimization_level}; it must be 0, 1, 2, 3, 4 or 5"
+            )
+        if self.plugin != "none" and self.flavour == "tensorrt-rtx":
+            raise EngineError(
+                f"found plugin {self.plugin}: TensorRT-RTX takes no plugins",
+                hint="leave it out, and the operators' bodies run; or use the target tensorrt",
             )
         if self.time_limit <= 0:
             raise EngineError(f"time_limit is {self.time_limit} s; it must be positive")

@@ -111,7 +111,9 @@ def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress
     if target == "onnx":
         return None
     options = EngineOptions(
-        flavour=target, compute_capabilities=tuple(plan.recipe.engine.compute_capabilities)
+        flavour=target,
+        compute_capabilities=tuple(plan.recipe.engine.compute_capabilities),
+        plugin=plan.recipe.engine.plugin,
     )
     return build_engine(
         model,

@@ -21,11 +21,10 @@ import numpy.typing as npt
 import graphs
 from toolkit.errors import CapabilityError, PluginError
 from toolkit.plugins.nvrtc import Nvrtc
-from toolkit.plugins.ptx import Gating, Kernel, dispatch_ptx, gating_ptx
+from toolkit.plugins.ptx import AOT_RELEASE, Gating, Kernel, dispatch_ptx, gating_ptx
 
-__all__ = ["AOT_RELEASE", "OPERATORS", "register"]
+__all__ = ["OPERATORS", "register"]
 
-AOT_RELEASE = (10, 9)
 OPERATORS = ("TopKChoice", "GroupedTopKChoice", "ExpertDispatch")
 
 _NAMESPACE = "toolkit"

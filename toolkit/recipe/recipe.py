@@ -64,7 +64,7 @@ class Recipe(RecipeModel):
         Literal["onnx", "tensorrt-rtx", "tensorrt"],
         Field(description="onnx; tensorrt-rtx adds an engine, no GPU needed; tensorrt needs one."),
     ] = "onnx"
-    engine: Annotated[EngineSettings, Field(description="How a TensorRT-RTX engine is built.")] = (
+    engine: Annotated[EngineSettings, Field(description="How an engine is built.")] = (
         EngineSettings()
     )
     parity: Annotated[ParitySettings, Field(description="What the parity proof runs.")] = (
@@ -103,12 +103,24 @@ class Recipe(RecipeModel):
         elif isinstance(inputs, dict):
             yield from _shape_problems(inputs, data.get("shapes", {}))
         yield from _empty_problems(data.get("shapes"))
+        yield from _plugin_problems(data)
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
         # Frozen for everybody else; the models given are copied, not changed.
         object.__setattr__(self, "model", resolved_model(self.model))
         return self
+
+
+def _plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    engine = data.get("engine")
+    plugin = engine.get("plugin", "none") if isinstance(engine, dict) else "none"
+    if data.get("target") == "tensorrt-rtx" and plugin != "none":
+        yield Problem(
+            ("engine", "plugin"),
+            f"found {shown(plugin)}, but TensorRT-RTX takes no plugins",
+            "leave it out, and the operators' bodies run; or use the target tensorrt",
+        )
 
 
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
