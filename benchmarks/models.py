@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["encoder", "mlp"]
+from toolkit.nn import SparseMoE
+
+__all__ = ["encoder", "mlp", "sparse_layer"]
 
 
 def mlp(inputs: int, width: int, depth: int, classes: int) -> nn.Module:
@@ -59,3 +61,13 @@ class Encoder(nn.Module):
 def encoder(vocabulary: int, width: int, depth: int, classes: int) -> nn.Module:
     """A transformer encoder with a classification head; width is a multiple of 64."""
     return Encoder(vocabulary, width, depth, classes)
+
+
+def sparse_layer(*, width: int, hidden: int, experts: int, k: int) -> nn.Module:
+    """Gated SiLU experts without biases behind a softmax gate that prefers some tokens."""
+    layer = SparseMoE(
+        width, hidden, experts=experts, k=k, activation=functional.silu, gated=True, bias=False,
+        noise=False,
+    )  # fmt: skip
+    nn.init.normal_(layer.gate, std=width**-0.5)
+    return layer

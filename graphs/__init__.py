@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from graphs.fusing import fuse
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
-    from graphs.moe.layers import ExpertLayer, expert_layers
+    from graphs.moe.layers import ExpertLayer
+    from graphs.moe.listing import expert_layers
+    from graphs.near_miss import NearMiss
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
     from graphs.passes import PASSES
-    from graphs.passes.base import NearMiss, Pass, PassReport
+    from graphs.passes.base import Pass, PassReport
     from graphs.passes.deduplicate_initializers import DeduplicateInitializers
     from graphs.passes.deduplicate_subgraphs import DeduplicateSubgraphs
     from graphs.passes.experts import (
         ExpertsToBatched,
         ExpertsToConditionals,
         ExpertsToDense,
+        ExpertsToNative,
         ExpertsToRows,
     )
     from graphs.passes.find_gating import FindGating
@@ -38,7 +41,17 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
-    from graphs.tree import Combination, Ensemble, Feed, Gate, Leaf, Stack, Translation, Tree
+    from graphs.tree import (
+        Combination,
+        Ensemble,
+        Feed,
+        Gate,
+        Group,
+        Leaf,
+        Stack,
+        Translation,
+        Tree,
+    )
     from graphs.weights import Weights
     from graphs.widening import round_constants, widen
 
@@ -56,6 +69,7 @@ __all__ = [
     "ExpertsToBatched",
     "ExpertsToConditionals",
     "ExpertsToDense",
+    "ExpertsToNative",
     "ExpertsToRows",
     "Exposure",
     "Feed",
@@ -63,6 +77,7 @@ __all__ = [
     "Gate",
     "GatingToPlugins",
     "GraphError",
+    "Group",
     "Leaf",
     "MixedPrecision",
     "NearMiss",
@@ -95,7 +110,7 @@ _HOMES = {
     "CONTRACTS": "graphs.ops",
     "Contract": "graphs.ops",
     "PASSES": "graphs.passes",
-    "NearMiss": "graphs.passes.base",
+    "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",
     "PassReport": "graphs.passes.base",
     "DeduplicateInitializers": "graphs.passes.deduplicate_initializers",
@@ -103,6 +118,7 @@ _HOMES = {
     "ExpertsToBatched": "graphs.passes.experts",
     "ExpertsToConditionals": "graphs.passes.experts",
     "ExpertsToDense": "graphs.passes.experts",
+    "ExpertsToNative": "graphs.passes.experts",
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
     "GatingToPlugins": "graphs.passes.gating_to_plugins",
@@ -121,7 +137,7 @@ _HOMES = {
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
-    "expert_layers": "graphs.moe.layers",
+    "expert_layers": "graphs.moe.listing",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",
@@ -133,6 +149,7 @@ _HOMES = {
     "Ensemble": "graphs.tree",
     "Feed": "graphs.tree",
     "Gate": "graphs.tree",
+    "Group": "graphs.tree",
     "Leaf": "graphs.tree",
     "Stack": "graphs.tree",
     "Tree": "graphs.tree",

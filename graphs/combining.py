@@ -13,7 +13,7 @@ from graphs.gating import scores_of, weigh
 from graphs.joining import connect, fed_name, signature
 from graphs.members import Member
 from graphs.nodes import FLOATS, Nodes
-from graphs.tree import Ensemble, Leaf, Stack, Tree
+from graphs.tree import Ensemble, Group, Leaf, Stack, Tree
 
 __all__ = ["combine"]
 
@@ -25,7 +25,7 @@ def combine(
     nodes: Nodes,
     prefix: str = "",
 ) -> dict[str, ir.Value]:
-    """The outputs of a tree by name, adding to ``nodes`` what computes them.
+    """The outputs of a tree by name, adding to ``nodes`` what computes them; a group has none.
 
     Args:
         tree: What to combine.
@@ -42,6 +42,10 @@ def combine(
         return members[prefix].outputs
     if isinstance(tree, Stack):
         return _stacked(tree, members, inputs, nodes, prefix)
+    if isinstance(tree, Group):
+        for member in tree.members:
+            combine(member, members, inputs, nodes, f"{prefix}{member.name}/")
+        return {}
     name = tree.combination.output
     values = {}
     for member in tree.members:

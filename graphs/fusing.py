@@ -42,8 +42,8 @@ def fuse(
 
     Members share inputs of the same name, equal initializers and whatever they compute alike, such
     as a frozen backbone; names inside start with the path of their (first) member. Outputs are the
-    root's combined one, or those of a stack's last stage, and what leaves ``keep``; a tree that is
-    one leaf keeps its outputs. The same files give the same bytes.
+    root's combined one, or those of a stack's last stage, and what leaves ``keep``, which is all
+    that a group has; a tree that is one leaf keeps its outputs. The same files give the same bytes.
 
     Args:
         tree: What to fuse; names and weights were checked when it was made.
@@ -88,6 +88,11 @@ def _assemble(tree: Tree, members: Mapping[str, Member], imports: dict[str, int]
     nodes = Nodes()
     outputs = combine(tree, members, joined, nodes)
     outputs = {**outputs, **keep(tree, members, nodes, outputs)}
+    if not outputs:
+        raise GraphError(
+            f"{tree.name!r} has no outputs: nothing of a group is combined",
+            hint="name what its leaves keep",
+        )
     inputs = [value for name, value in joined.items() if "\0" not in name]
     clash = {str(value.name) for value in inputs} & set(outputs)
     if clash and not isinstance(tree, Leaf):

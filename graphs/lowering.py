@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from graphs.moe.blocks import is_expert_linear
+from graphs.near_miss import NearMiss
 from graphs.ops import DOMAIN
-from graphs.passes.base import NearMiss
 
 __all__ = ["Lowering", "matches"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphs.expressions import skeleton_key
+from graphs.near_miss import NearMiss
 from graphs.origin import members_of
-from graphs.passes.base import NearMiss
 from graphs.tensors import chunks_of
 
 __all__ = ["first_differences"]

@@ -1,4 +1,4 @@
-"""What to fuse: members, ensembles and stacks, checked as far as it can be without files."""
+"""What to fuse: members and what joins them, checked as far as it can be without files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = [
     "Ensemble",
     "Feed",
     "Gate",
+    "Group",
     "Leaf",
     "Stack",
     "Translation",
@@ -194,13 +195,42 @@ class Stack:
                 )
 
 
-Tree: TypeAlias = Leaf | Ensemble | Stack
+@dataclass(frozen=True)
+class Group:
+    """Models side by side: they share inputs, and nothing of them is combined.
+
+    The outputs are what its leaves ``keep``.
+
+    Attributes:
+        name: Prefix of everything inside, unless this is the root of the tree.
+        members: At least one; names are unique among siblings.
+        rename: From the members' shared input names to the names one level up.
+
+    Raises:
+        GraphError: If there is no member, or names cannot be meant.
+    """
+
+    name: str
+    members: tuple[Tree, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise GraphError(f"group {self.name!r} has no members, wanted at least one")
+        names = [member.name for member in self.members]
+        for name in names:
+            _check_name(self.name, name, names, "group")
 
 
-def parts_of(tree: Ensemble | Stack) -> tuple[Tree, ...]:
+Tree: TypeAlias = Leaf | Ensemble | Group | Stack
+
+
+def parts_of(tree: Ensemble | Group | Stack) -> tuple[Tree, ...]:
     """The models below: stages, or members and, last, their gate."""
     if isinstance(tree, Stack):
         return tree.stages
+    if isinstance(tree, Group):
+        return tree.members
     gates = () if tree.gate is None else (tree.gate.model,)
     return (*tree.members, *gates)
 

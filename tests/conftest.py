@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from toolkit.artifacts import OnnxModel
@@ -54,7 +56,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def moe_graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], OnnxModel]:
-    """By name, a tiny Mixture-of-Experts model exported with caches, once; see tests.moe_models."""
+    """By name, a tiny Mixture-of-Experts model exported with caches; see tests.moe_models.
+
+    Once for all workers: the first that asks exports, the others wait for its files.
+    """
     from tests.moe_models import export_tiny
 
-    return cache(lambda name: export_tiny(tmp_path_factory.mktemp("moe"), name))
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "moe_graphs"
+
+    def make(name: str) -> OnnxModel:
+        folder, kept = shared / name, shared / f"{name}.pickle"
+        shared.mkdir(exist_ok=True)
+        with FileLock(shared / f"{name}.lock"):
+            if not kept.exists():
+                folder.mkdir()
+                kept.write_bytes(pickle.dumps(export_tiny(folder, name)))
+            model: OnnxModel = pickle.loads(kept.read_bytes())
+            return model
+
+    return cache(make)

@@ -279,7 +279,7 @@ def decode(run: Any, model: OnnxModel, ids: np.ndarray, steps: int) -> np.ndarra
     assert caches is not None
     past, found, prompt = caches.empty(len(ids)), [], ids.shape[1] - steps
     for new in np.split(ids, range(prompt, ids.shape[1]), axis=1):
-        outputs = run(caches.feeds(new, past))
+        outputs = run(caches.feeds(new, past, {}))
         past = {name: outputs[name.replace("past_key_values", "present")] for name in past}
         found.append(outputs["logits"])
     return np.concatenate(found, axis=1)

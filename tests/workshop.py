@@ -111,7 +111,7 @@ def write_recipe(folder: Path, text: str = RECIPE, name: str = "recipe.yaml") ->
 
 
 def write_huggingface(folder: Path, kind: str, seed: int = 0, **changes: float) -> Path:
-    """A tiny random model of a kind: bert, roberta, llama, qwen2, gpt2 or sentence."""
+    """A tiny random model: bert, roberta, llama, qwen2, gpt2, sentence, t5, bart or marian."""
     import transformers as hf
 
     hf.utils.logging.disable_progress_bar()
@@ -119,6 +119,24 @@ def write_huggingface(folder: Path, kind: str, seed: int = 0, **changes: float) 
     common = {**small, "intermediate_size": 64, "vocab_size": 97, "max_position_embeddings": 40}
     torch.manual_seed(seed)
     gpt2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 0, "eos_token_id": 0}
+    t5 = {"d_model": 32, "d_ff": 48, "d_kv": 12, "num_layers": 2, "num_decoder_layers": 3,
+          "num_heads": 2, "vocab_size": 97, "decoder_start_token_id": 0}  # fmt: skip
+    bart = {
+        "d_model": 24,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 40,
+        "decoder_ffn_dim": 40,
+        "vocab_size": 97,
+        "max_position_embeddings": 40,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "bos_token_id": 3,
+        "eos_token_id": 1,
+        "forced_eos_token_id": None,
+    }
     makers = {
         "bert": lambda: hf.BertForSequenceClassification(
             hf.BertConfig(**{**common, "num_labels": 3, **changes})
@@ -136,6 +154,9 @@ def write_huggingface(folder: Path, kind: str, seed: int = 0, **changes: float) 
             hf.GPT2Config(**{**gpt2, "n_positions": 40, "vocab_size": 97, **changes})
         ),
         "sentence": lambda: hf.BertModel(hf.BertConfig(**{**common, **changes})),
+        "t5": lambda: hf.T5ForConditionalGeneration(hf.T5Config(**{**t5, **changes})),
+        "bart": lambda: hf.BartForConditionalGeneration(hf.BartConfig(**{**bart, **changes})),
+        "marian": lambda: hf.MarianMTModel(hf.MarianConfig(**{**bart, **changes})),
     }
     makers[kind]().save_pretrained(folder)
     return folder

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from toolkit.engine.plugging import LIBRARY_VARIABLE
 from toolkit.engine.requirements import device_capability
-from toolkit.plugins.aot import AOT_RELEASE
 from toolkit.plugins.nvrtc import driver_version, find_nvrtc
+from toolkit.plugins.ptx import AOT_RELEASE
 
 __all__ = ["Finding", "examine"]
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from graphs.contracts import DOMAIN
 from graphs.moe.slabs import slab_of
-from graphs.passes.base import NearMiss
+from graphs.near_miss import NearMiss
 
 __all__ = ["ExpertBlock", "find_blocks", "is_expert_linear", "spread_of"]
 

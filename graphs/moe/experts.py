@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphs.dims import dims_of
 from graphs.moe.blocks import ExpertBlock, find_blocks, is_expert_linear
 from graphs.moe.slabs import Slab, Slabs, slab_of
-from graphs.passes.base import NearMiss
+from graphs.near_miss import NearMiss
 
 __all__ = ["ExpertNodes", "Experts", "copy_node", "like", "ready_blocks"]
 

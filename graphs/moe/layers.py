@@ -6,17 +6,14 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import onnx_ir as ir
 
-from graphs import store
 from graphs.moe.blocks import ExpertBlock
-from graphs.moe.experts import ready_blocks
 from graphs.moe.routing import dispatcher_of
 from graphs.moe.slabs import slab_of
 
-__all__ = ["ExpertLayer", "expert_layers", "layer_of", "record"]
+__all__ = ["ExpertLayer", "layer_of", "record", "recorded"]
 
 _KEY = "toolkit.experts"
 
@@ -53,18 +50,6 @@ class ExpertLayer:
         return self.parameters * self.top_k // self.experts
 
 
-def expert_layers(path: Path) -> tuple[ExpertLayer, ...]:
-    """The layers of experts of the model at ``path``, in graph order.
-
-    Raises:
-        GraphError: If the file cannot be used.
-    """
-    model = store.load(path)
-    lowered = _recorded(model)
-    blocks, _ = ready_blocks(model.graph)
-    return (*lowered, *(layer_of(block, "none") for block in blocks))
-
-
 def layer_of(block: ExpertBlock, lowering: str) -> ExpertLayer:
     """What a block is."""
     slabs = [slab_of(v) for node in block.linears for v in node.inputs[2:] if v is not None]
@@ -90,11 +75,12 @@ def layer_of(block: ExpertBlock, lowering: str) -> ExpertLayer:
 
 def record(model: ir.Model, layers: Sequence[ExpertLayer]) -> None:
     """Keep what layers were, for a graph in which only what they became can be seen."""
-    every = [*_recorded(model), *layers]
+    every = [*recorded(model), *layers]
     model.metadata_props[_KEY] = json.dumps([asdict(layer) for layer in every])
 
 
-def _recorded(model: ir.Model) -> tuple[ExpertLayer, ...]:
+def recorded(model: ir.Model) -> tuple[ExpertLayer, ...]:
+    """The layers that were lowered, as ``record`` kept them."""
     text = model.metadata_props.get(_KEY)
     return () if text is None else tuple(ExpertLayer(**each) for each in json.loads(text))
 

@@ -11,6 +11,7 @@ from graphs.passes.experts import (
     ExpertsToBatched,
     ExpertsToConditionals,
     ExpertsToDense,
+    ExpertsToNative,
     ExpertsToRows,
 )
 from graphs.passes.find_gating import FindGating
@@ -27,6 +28,7 @@ PASSES: Mapping[str, type[Pass]] = {
     ExpertsToBatched.name: ExpertsToBatched,
     ExpertsToConditionals.name: ExpertsToConditionals,
     ExpertsToDense.name: ExpertsToDense,
+    ExpertsToNative.name: ExpertsToNative,
     ExpertsToRows.name: ExpertsToRows,
     FindGating.name: FindGating,
     MixedPrecision.name: MixedPrecision,

@@ -7,20 +7,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import onnx_ir as ir
 
+from graphs.near_miss import NearMiss
+
 __all__ = ["NearMiss", "Pass", "PassReport"]
-
-
-@dataclass(frozen=True)
-class NearMiss:
-    """A place that almost matched.
-
-    Attributes:
-        node: Name of the node or initializer.
-        reason: Why it was left alone.
-    """
-
-    node: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,18 @@ from graphs.moe.all_rows import to_batched, to_dense
 from graphs.moe.blocks import ExpertBlock
 from graphs.moe.experts import ready_blocks
 from graphs.moe.layers import layer_of, record
+from graphs.moe.native import to_native
 from graphs.moe.slabs import Slabs
 from graphs.moe.sorted_rows import to_conditionals, to_rows
 from graphs.passes.base import NearMiss, PassReport
 
-__all__ = ["ExpertsToBatched", "ExpertsToConditionals", "ExpertsToDense", "ExpertsToRows"]
+__all__ = [
+    "ExpertsToBatched",
+    "ExpertsToConditionals",
+    "ExpertsToDense",
+    "ExpertsToNative",
+    "ExpertsToRows",
+]
 
 _Lowering = Callable[[ExpertBlock, ir.Model, Slabs], ir.Value]
 
@@ -45,19 +52,19 @@ class _ExpertsPass:
         slabs = Slabs(model.graph)
         layers = [layer_of(block, self.name) for block in chosen]
         for block in chosen:
-            _replace(block, self.lowered(block, model, slabs, misses), model.graph)
+            self.rewrite(block, model, slabs, misses)
         slabs.drop_unused()
         _drop_functions(model)
         if layers:
             record(model, layers)
         return PassReport(self.name, tuple(block.name for block in chosen), tuple(misses))
 
-    def lowered(
+    def rewrite(
         self, block: ExpertBlock, model: ir.Model, slabs: Slabs, misses: list[NearMiss]
-    ) -> ir.Value:
-        """What takes the place of a block's output; ``misses`` learns what was done otherwise."""
+    ) -> None:
+        """Lower a block in place; ``misses`` learns what was done otherwise."""
         del misses
-        return type(self).lower(block, model, slabs)
+        _replace(block, type(self).lower(block, model, slabs), model.graph)
 
     def ensures(self, model: ir.Model) -> None:
         """The replacement is by construction; what is left are near misses."""
@@ -78,16 +85,17 @@ class ExpertsToConditionals(_ExpertsPass):
     name: ClassVar[str] = "experts_to_conditionals"
     lower: ClassVar[_Lowering] = staticmethod(to_conditionals)
 
-    def lowered(
+    def rewrite(
         self, block: ExpertBlock, model: ir.Model, slabs: Slabs, misses: list[NearMiss]
-    ) -> ir.Value:
+    ) -> None:
         """Rows without an ``If`` where branches would differ."""
         sides = [None if v.shape is None else v.shape[1] for v in (block.x, block.output)]
         if sides[0] == sides[1] and block.x.dtype == block.output.dtype:
-            return to_conditionals(block, model, slabs)
+            _replace(block, to_conditionals(block, model, slabs), model.graph)
+            return
         reason = f"its rows go in {sides[0]} wide and come out {sides[1]} wide: without an If"
         misses.append(NearMiss(block.name, reason))
-        return to_rows(block, model, slabs)
+        _replace(block, to_rows(block, model, slabs), model.graph)
 
 
 class ExpertsToRows(_ExpertsPass):
@@ -115,6 +123,26 @@ class ExpertsToBatched(_ExpertsPass):
 
     name: ClassVar[str] = "experts_to_batched"
     lower: ClassVar[_Lowering] = staticmethod(to_batched)
+
+
+class ExpertsToNative(_ExpertsPass):
+    """One ``com.microsoft.MoE``, ONNX Runtime's own operator, for gating, experts and sum.
+
+    It exists for float32 on the CPU, softmax routing, and SiLU, ReLU or gated SiLU activations. A
+    block that it cannot compute is lowered as by ``experts_to_rows`` and reported.
+    """
+
+    name: ClassVar[str] = "experts_to_native"
+    lower: ClassVar[_Lowering] = staticmethod(to_rows)
+
+    def rewrite(
+        self, block: ExpertBlock, model: ir.Model, slabs: Slabs, misses: list[NearMiss]
+    ) -> None:
+        """Rows where the operator does not fit."""
+        reason = to_native(block, model)
+        if reason is not None:
+            misses.append(NearMiss(block.name, f"{reason}: on its rows instead"))
+            super().rewrite(block, model, slabs, misses)
 
 
 def _replace(block: ExpertBlock, result: ir.Value, graph: ir.Graph) -> None:

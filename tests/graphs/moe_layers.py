@@ -109,10 +109,25 @@ class Layer:
         return [numpy_helper.from_array(a, f"{stem}.{name}") for name, a in stored.items()]
 
 
-def write(path: Path, layer: Layer, *, external: bool = True) -> Path:
-    """A graph of the layer alone, x [T, hidden], ids and weights [T, k] in, y [T, out] out."""
+def write(path: Path, layer: Layer, *, external: bool = True, gating: int | None = None) -> Path:
+    """A graph of the layer alone: x [T, hidden], ids and weights [T, k] in, y [T, out] out.
+
+    With ``gating``, the attribute ``normalize`` of a ``TopKGating`` in front, logits [T, E] come
+    in place of ids and weights.
+    """
     real, whole = TensorProto.FLOAT, TensorProto.INT64
     nodes = layer.nodes("moe", "x", "ids", "weights", "y")
+    choices = [
+        helper.make_tensor_value_info("ids", whole, ["tokens", layer.top_k]),
+        helper.make_tensor_value_info("weights", real, ["tokens", layer.top_k]),
+    ]
+    inputs = choices
+    if gating is not None:
+        outputs = ["weights", "ids", "token_of_row", "row_of_slot", "offsets", "active"]
+        sizes = {"num_experts": layer.experts, "k": layer.top_k, "normalize": gating}
+        gate = helper.make_node("TopKGating", ["logits"], outputs, "gate", domain=DOMAIN, **sizes)
+        nodes.insert(0, gate)
+        inputs = [helper.make_tensor_value_info("logits", real, ["tokens", layer.experts])]
     used = {node.op_type for node in nodes if node.domain == DOMAIN}
     tools = [CONTRACTS[name].function(20) for name in sorted(used)]
     constants = [
@@ -124,8 +139,7 @@ def write(path: Path, layer: Layer, *, external: bool = True) -> Path:
         "moe",
         [
             helper.make_tensor_value_info("x", real, ["tokens", layer.hidden]),
-            helper.make_tensor_value_info("ids", whole, ["tokens", layer.top_k]),
-            helper.make_tensor_value_info("weights", real, ["tokens", layer.top_k]),
+            *inputs,
         ],
         [helper.make_tensor_value_info("y", real, ["tokens", layer.out or layer.hidden])],
         [*layer.initializers("moe"), *constants],
@@ -133,6 +147,7 @@ def write(path: Path, layer: Layer, *, external: bool = True) -> Path:
     for name, tensor in (("up", layer.tensors["up"]), ("down", layer.tensors["down"])):
         dims = ["slots", tensor.shape[1]]
         graph.value_info.append(helper.make_tensor_value_info(f"moe/{name}", real, dims))
+    graph.value_info.extend(choices if gating is not None else [])
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(DOMAIN, VERSION)],

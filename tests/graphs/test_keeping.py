@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from graphs import Combination, DeduplicateSubgraphs, Ensemble, GraphError, Leaf, fuse
+from graphs import Combination, DeduplicateSubgraphs, Ensemble, GraphError, Group, Leaf, fuse
 from tests.graphs.models import session, write
 
 STATEFUL = """
@@ -50,6 +50,30 @@ def test_what_a_member_keeps_is_an_output_after_the_combined_one(tmp_path):
         np.testing.assert_array_equal(found[f"present.{p}"], np.hstack([pasts[f"past.{p}"], z]))
         np.testing.assert_array_equal(found[f"same.{p}"], pasts[f"past.{p}"])
     onnx.checker.check_model(str(tmp_path / "m.onnx"), full_check=True)
+
+
+def test_a_group_gives_what_its_members_keep_and_nothing_else(tmp_path):
+    inner = Group("in", (member(tmp_path, "b", "in.b"),), {"z": "y"})
+    fuse(Group("root", (member(tmp_path, "a", "a"), inner)), tmp_path / "m.onnx")
+    run = session(tmp_path / "m.onnx")
+    names = ["present.a", "same.a", "present.in.b", "same.in.b"]
+    assert [o.name for o in run.get_outputs()] == names
+    z, y = np.ones((2, 3), np.float32), np.full((2, 3), 5, np.float32)
+    past = np.zeros((2, 1), np.float32)
+    found = run.run(None, {"z": z, "y": y, "past.a": past, "past.in.b": past})
+    np.testing.assert_array_equal(found[0], np.hstack([past, z]))
+    np.testing.assert_array_equal(found[2], np.hstack([past, y]))
+    assert "Neg" not in {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+
+
+def test_a_group_of_which_nothing_is_kept_is_refused(tmp_path):
+    file = write(tmp_path / "stateful.onnx", STATEFUL)
+    with pytest.raises(GraphError) as caught:
+        fuse(Group("root", (Leaf("a", file),)), tmp_path / "m.onnx")
+    assert caught.value.message == "'root' has no outputs: nothing of a group is combined"
+    for members, message in (((), "has no members"), ((Leaf("a", file),) * 2, "2 members named")):
+        with pytest.raises(GraphError, match=message):
+            Group("root", members)
 
 
 def test_members_that_compute_the_same_still_have_both_outputs(tmp_path):

@@ -17,7 +17,8 @@ import json, math
 import numpy as np
 from pathlib import Path
 from toolkit.errors import CapabilityError
-from toolkit.plugins import find_nvrtc, register
+from toolkit.plugins import find_nvrtc
+from toolkit.plugins.aot import register
 
 class Number:
     def __init__(self, value): self.value = value

@@ -49,7 +49,7 @@ MISTAKES = {
         "model: {checkpoint: a, task: masked-ml}",
         (
             "r.yaml:1: model.task: found 'masked-ml', wanted one of auto, sequence-classification, "
-            "token-classification, masked-lm, causal-lm, sentence-embedding"
+            "token-classification, masked-lm, causal-lm, seq2seq-lm, sentence-embedding"
         ),
         "did you mean 'masked-lm'?",
     ),

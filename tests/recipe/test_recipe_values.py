@@ -176,6 +176,8 @@ def test_the_resolved_text_says_everything():
         "  precision: float32\n"
         "  io: keep\n"
         "target: onnx\n"
+        "engine:\n"
+        "  plugin: none\n"
         "parity:\n"
         "  cases: 32\n"
         "seed: 0\n"

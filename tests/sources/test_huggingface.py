@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.workshop import write_huggingface
@@ -39,6 +40,35 @@ def edit_config(folder, **changes):
 def test_architecture_decides_the_task(tmp_path, kind, head, outputs):
     source = HuggingFaceSource(kind, write_huggingface(tmp_path / kind, kind))
     assert (source.head, source.outputs) == (head, outputs)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
+def test_an_encoder_decoder_is_two_graphs_that_say_together_what_it_says(tmp_path, kind):
+    folder = write_huggingface(tmp_path / kind, kind)
+    encoder, decoder = (HuggingFaceSource(kind, folder, part=p) for p in ("encoder", "decoder"))
+    ids = torch.tensor([[5, 9, 3, 7], [8, 2, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    new = torch.tensor([[0, 4, 6], [0, 11, 2]])
+    whole = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        cross = encoder.load()(input_ids=ids, attention_mask=mask)
+        given = {"attention_mask": mask, **dict(zip(encoder.outputs, cross, strict=True))}
+        specs = {spec.name: spec for spec in decoder.inputs}
+        assert all(tuple(given[n].shape[1::2]) == specs[n].shape[1::2] for n in encoder.outputs)
+        past = {
+            name: torch.zeros(2, spec.shape[1], 0, spec.shape[3])
+            for name, spec in specs.items()
+            if name.startswith("past_key_values.")
+        }
+        found = []
+        for step in range(3):
+            logits, *present = decoder.load()(
+                **given, **past, decoder_input_ids=new[:, step : step + 1]
+            )
+            past = dict(zip(past, present, strict=True))
+            found.append(logits)
+        wanted = whole(input_ids=ids, attention_mask=mask, decoder_input_ids=new, use_cache=False)
+    torch.testing.assert_close(torch.cat(found, 1), wanted.logits, rtol=1e-4, atol=1e-5)
 
 
 def test_inputs_carry_the_vocabulary(bert):

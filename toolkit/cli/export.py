@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
 
-__all__ = ["Target", "export_command"]
+__all__ = ["Part", "Target", "export_command"]
 
 
 class Target(str, Enum):
@@ -22,15 +22,28 @@ class Target(str, Enum):
     tensorrt = "tensorrt"
 
 
+class Part(str, Enum):
+    """Which graph of encoder-decoder models, as the recipe's ``part``."""
+
+    encoder = "encoder"
+    decoder = "decoder"
+
+
 def export_command(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.", metavar="RECIPE")],
     out: Annotated[
         Optional[Path],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
-        typer.Option("-o", "--out", help="The bundle to write [default: the recipe's name]."),
+        typer.Option(
+            "-o", "--out", help="The bundle to write [default: the recipe's name, and its part]."
+        ),
     ] = None,
     target: Annotated[
         Optional[Target],  # noqa: UP045
         typer.Option(help="Overrides the recipe's target."),
+    ] = None,
+    part: Annotated[
+        Optional[Part],  # noqa: UP045
+        typer.Option(help="Overrides the recipe's part."),
     ] = None,
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Run the Python code that factories name.")
@@ -59,6 +72,8 @@ def export_command(
     loaded = load_recipe(recipe, allow_code=allow_code, root=root)
     if target is not None:
         loaded = loaded.model_copy(update={"target": target.value})
+    if part is not None:
+        loaded = loaded.model_copy(update={"part": part.value})
 
     if bisect_passes:
         return _bisect(loaded, root or recipe.parent, json=json)
@@ -68,7 +83,8 @@ def export_command(
     from toolkit.pipeline import export_recipe, publish_path
 
     with progress() as report:
-        outcome = export_recipe(loaded, root or recipe.parent, publish_path(recipe, out), report)
+        place = publish_path(recipe, out, loaded.part)
+        outcome = export_recipe(loaded, root or recipe.parent, place, report)
     show_export(outcome, as_json=json)
     return 0 if outcome.report.passed else 3
 

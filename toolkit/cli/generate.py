@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 if TYPE_CHECKING:
-    from toolkit.generation import Generator
+    from collections.abc import Sequence
+
+    from toolkit.generation import Generated, Generator
 
 __all__ = ["generate_command"]
 
 
 def generate_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle of a decoder with caches.")],
+    encoder: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The encoder's bundle, for a decoder that reads a source."),
+    ] = None,
     prompt: Annotated[
         Optional[list[str]],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
         typer.Option(help="Text to go on with; may be given several times."),
@@ -38,7 +44,7 @@ def generate_command(
     threads: Annotated[int, typer.Option(help="For ONNX Runtime; 0: one per core.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Go on with a text, with ONNX Runtime alone.
+    """Go on with a text, or answer it with an encoder-decoder, with ONNX Runtime alone.
 
     The text is shown as it is made; with several prompts or beams, when it is finished.
     """
@@ -54,13 +60,18 @@ def generate_command(
         raise typer.BadParameter(
             "give a text or token ids", param_hint="'--prompt', '--prompt-file' or '--ids'"
         )
-    generator = Generator(bundle, threads=threads)
+    generator = Generator(bundle, encoder=encoder, threads=threads)
     prompts = numbers or [generator.encode(text) for text in texts]
     stream = _Stream(generator) if len(prompts) == 1 and beams == 1 and not json else None
     started = time.perf_counter()
     found = generator(prompts, settings, stream)
     seconds = time.perf_counter() - started
     count = sum(len(one.tokens) for one in found)
+    _write(found, json=json, shown=stream is not None)
+    sys.stderr.write(f"{count} tokens in {seconds:.2f} s, {count / seconds:.1f} a second\n")
+
+
+def _write(found: Sequence[Generated], *, json: bool, shown: bool) -> None:
     if json:
         from toolkit.cli.terminal import show
 
@@ -69,12 +80,11 @@ def generate_command(
             for one in found
         ]
         show(made, as_json=True, tables=[])
-    elif stream is None:
+    elif shown:
+        sys.stdout.write("\n")
+    else:
         for one in found:
             sys.stdout.write((one.text or " ".join(map(str, one.tokens))) + "\n")
-    else:
-        sys.stdout.write("\n")
-    sys.stderr.write(f"{count} tokens in {seconds:.2f} s, {count / seconds:.1f} a second\n")
 
 
 class _Stream:

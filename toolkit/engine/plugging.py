@@ -11,8 +11,7 @@ from typing import Literal
 
 import graphs
 from toolkit.errors import CapabilityError, PluginError
-from toolkit.plugins import find_nvrtc, register
-from toolkit.plugins.nvrtc import driver_version
+from toolkit.plugins.nvrtc import driver_version, find_nvrtc
 
 __all__ = ["LIBRARY_VARIABLE", "Plugin", "load_plugins", "prepare"]
 
@@ -61,6 +60,8 @@ def _register_aot(trt: ModuleType, capability: str | None) -> None:
             f"kernels cannot be put into an engine: this machine lacks {lacking}",
             hint="toolkit doctor says which is installed and which fits",
         )
+    from toolkit.plugins.aot import register  # noqa: PLC0415 - loads numpy, which others need not
+
     plugin = importlib.import_module("tensorrt.plugin")
     register(trt, plugin, nvrtc, f"compute_{capability.replace('.', '')}")
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import TensorSpec
-from toolkit.caches import PAST, cache_names, present_of
+from toolkit.caches import CROSS, PAST, cache_names, present_of
 from toolkit.feeds.cases import Arrays
 
 __all__ = ["Caches", "caches_of"]
@@ -28,6 +28,9 @@ class Caches:
         mask: Name of the attention mask [batch, past + sequence], if there is one.
         positions: Name of the position ids [batch, sequence], if there are any.
         past: Names of the caches.
+        cross: Names of the caches of cross-attention, if it has an encoder.
+        source: Of a decoder with an encoder, what stays the same at every step: the mask of the
+            source [batch, source], and ``cross``.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -35,12 +38,18 @@ class Caches:
     mask: str | None
     positions: str | None
     past: tuple[str, ...]
+    cross: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
 
-    def feeds(self, ids: _Array, past: Mapping[str, _Array]) -> Arrays:
-        """The inputs for ``ids`` [batch, new] after what ``past`` holds."""
+    def feeds(self, ids: _Array, past: Mapping[str, _Array], given: Mapping[str, _Array]) -> Arrays:
+        """The inputs for ``ids`` [batch, new] after what ``past`` holds.
+
+        ``given`` has at least what ``source`` names.
+        """
         rows, new = ids.shape
         known = next(iter(past.values())).shape[2]
         made: Arrays = {self.ids: ids, **{name: past[name] for name in self.past}}
+        made.update({name: given[name] for name in self.source})
         for spec in self.inputs:
             if spec.name == self.mask:
                 made[spec.name] = np.ones((rows, known + new), spec.dtype)
@@ -75,6 +84,9 @@ def caches_of(inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> Caches | 
     paired = len(cache_names(past, outputs)) == len(past)
     if not past or ids is None or not paired or "logits" not in outputs:
         return None
-    mask = next((spec.name for spec in inputs if spec.role == "mask"), None)
+    cross = tuple(spec.name for spec in inputs if spec.name.startswith(CROSS))
+    masks = tuple(spec.name for spec in inputs if spec.role == "mask")
+    source = (*masks, *cross) if cross else ()
+    mask = masks[0] if masks and not cross else None
     positions = next((s.name for s in inputs if s.name.endswith("position_ids")), None)
-    return Caches(tuple(inputs), ids, mask, positions, past)
+    return Caches(tuple(inputs), ids, mask, positions, past, cross, source)

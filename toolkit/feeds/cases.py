@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import DimRange, Shapes, TensorSpec, corners
+from toolkit.caches import CROSS
 from toolkit.errors import RecipeError
 from toolkit.feeds.fills import Fill, make_feeds
 
@@ -113,6 +114,8 @@ def cases(
     """
     used = _used(inputs, shapes)
     mask = next((s.name for s in inputs if s.role == "mask" and len(s.shape) == 2), None)
+    if any(spec.name.startswith(CROSS) for spec in inputs):
+        mask = None  # it covers the source, which a decoder's outputs have no positions of
     found: dict[str, Case] = {}
     for title, kind, dims, fill in _plan(inputs, used, seed, count):
         sizes = " ".join(f"{name}={size}" for name, size in dims.items())

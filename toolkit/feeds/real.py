@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import Shapes, TensorSpec
+from toolkit.caches import CROSS
 from toolkit.errors import CapabilityError, RecipeError
 from toolkit.feeds.cases import Case
 
@@ -107,6 +108,11 @@ def _arrays(path: Path, inputs: Sequence[TensorSpec], step: int | None) -> Itera
 def _texts(
     path: Path, inputs: Sequence[TensorSpec], shapes: Shapes, tokenizer: Path | None, step: int
 ) -> Iterator[_Arrays]:
+    if any(spec.name.startswith(CROSS) for spec in inputs):
+        raise RecipeError(
+            f"parity.inputs: {path.name} holds texts, and a decoder reads what its encoder made",
+            hint="give its arrays as .npz, or texts to the encoder's recipe",
+        )
     ids = next((spec for spec in inputs if spec.name.endswith("input_ids")), None)
     length = ids.shape[-1] if ids is not None and len(ids.shape) == 2 else None
     if ids is None or not isinstance(length, str):

@@ -3,5 +3,6 @@
 from toolkit.generation.decoder import Decoder
 from toolkit.generation.generate import Generated, Generator
 from toolkit.generation.settings import GenerationSettings
+from toolkit.generation.source import Encoder, Source
 
-__all__ = ["Decoder", "Generated", "GenerationSettings", "Generator"]
+__all__ = ["Decoder", "Encoder", "Generated", "GenerationSettings", "Generator", "Source"]

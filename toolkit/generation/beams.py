@@ -18,6 +18,7 @@ import numpy.typing as npt
 from toolkit.generation.choosing import log_softmax
 from toolkit.generation.decoder import Decoder, State
 from toolkit.generation.settings import GenerationSettings
+from toolkit.generation.source import Source
 
 __all__ = ["search"]
 
@@ -31,12 +32,20 @@ class _Finished:
 
 
 def search(
-    decoder: Decoder, prompt: _Array, settings: GenerationSettings, ends: Collection[int]
+    decoder: Decoder,
+    prompt: _Array,
+    settings: GenerationSettings,
+    ends: Collection[int],
+    source: Source | None = None,
 ) -> tuple[int, ...]:
-    """The best continuation of ``prompt`` [length], with the token that ends it if one does."""
+    """The best continuation of ``prompt`` [length], with the token that ends it if one does.
+
+    ``source`` is what an encoder made of the one text that is decoded.
+    """
     beams = settings.beams
     rows = np.repeat(prompt[None], beams, axis=0)
-    logits, state = decoder.step(rows, np.ones_like(rows), decoder.start(beams))
+    read = None if source is None else source.repeated(beams)
+    logits, state = decoder.step(rows, np.ones_like(rows), decoder.start(beams, read))
     # All rows are the same at first, so only one of them may be continued.
     scores = np.full(beams, -np.inf)
     scores[0] = 0.0

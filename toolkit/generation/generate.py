@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import TensorSpec
-from toolkit.bundle import open_bundle
-from toolkit.errors import BundleError, RecipeError
+from toolkit.bundle import Bundle, open_bundle
+from toolkit.errors import BundleError
 from toolkit.generation.beams import search
 from toolkit.generation.choosing import choose
 from toolkit.generation.decoder import Decoder, Device
+from toolkit.generation.room import Room
 from toolkit.generation.settings import GenerationSettings
+from toolkit.generation.source import Encoder, check_pair
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,23 +46,34 @@ class Generated:
 
 
 class Generator:
-    """A decoder bundle, ready to go on with prompts.
+    """A decoder bundle, ready to go on with prompts, or with an encoder to answer them.
 
     Attributes:
         decoder: Its session.
+        encoder: The encoder's, if there is one.
         ends: Tokens that end a text.
+        start: Tokens that a decoder with an encoder begins with; those of a prompt otherwise.
     """
 
-    def __init__(self, folder: Path, *, device: Device = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        encoder: Path | None = None,
+        device: Device = "cpu",
+        threads: int = 0,
+    ) -> None:
         """Open a bundle.
 
         Args:
             folder: The bundle; its files are checked against its manifest first.
+            encoder: The bundle of the encoder, for a decoder that has one.
             device: ``cpu`` or ``cuda``.
             threads: For the runtime; 0 for one on each core.
 
         Raises:
-            BundleError: If it is no bundle, or none of a decoder with caches.
+            BundleError: If it is no bundle, or none of a decoder with caches; if the encoder is
+                missing, is not wanted, or does not fit.
             IntegrityError: If files differ from the manifest.
         """
         bundle = open_bundle(folder)
@@ -68,10 +81,15 @@ class Generator:
         inputs = [tensor.spec() for tensor in manifest.inputs]
         outputs = [tensor.name for tensor in manifest.outputs]
         self.decoder = Decoder(bundle.model, inputs, outputs, device=device, threads=threads)
-        self.ends = _ends(folder)
+        self.ends = frozenset(_special(folder, "eos_token_id"))
+        self.encoder: Encoder | None = None
+        self.start: tuple[int, ...] = ()
+        if encoder is not None or self.decoder.caches.cross:
+            read = _encoder_bundle(bundle, encoder, self.decoder)
+            self.encoder = Encoder(read, device=device, threads=threads)
+            self.start = _start(folder)
         self._folder = folder
-        self._vocabulary = next(s.high for s in inputs if s.name == self.decoder.caches.ids)
-        self._room = self._positions(manifest.shapes, inputs)
+        self._room = _room(manifest.shapes, inputs, self.decoder, self.encoder)
         self._tokenizer: Tokenizer | None = None
 
     @property
@@ -107,7 +125,8 @@ class Generator:
         """Go on with each prompt.
 
         Args:
-            prompts: Token ids; padded on the left to run as one batch.
+            prompts: Token ids; padded on the left to run as one batch, or on the right for an
+                encoder.
             settings: How to choose tokens; greedy if None.
             told: Called with a prompt's number and its tokens so far, whenever it has grown.
 
@@ -117,7 +136,8 @@ class Generator:
         """
         settings = settings or GenerationSettings()
         for number, prompt in enumerate(prompts):
-            self._check(number, prompt, settings)
+            self._room.check(number, prompt, settings)
+            self._room.check_start(len(self.start or prompt), settings)
         if settings.beams > 1:
             found = list(self._by_beams(prompts, settings, told))
         else:
@@ -138,7 +158,9 @@ class Generator:
         self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, told: Told | None
     ) -> Iterator[tuple[int, ...]]:
         for number, prompt in enumerate(prompts):
-            tokens = search(self.decoder, np.array(prompt, np.int64), settings, self.ends)
+            source = None if self.encoder is None else self.encoder([prompt])
+            begun = np.array(self.start or prompt, np.int64)
+            tokens = search(self.decoder, begun, settings, self.ends, source)
             if told is not None:
                 told(number, tokens)
             yield tokens
@@ -147,10 +169,11 @@ class Generator:
         self, prompts: Sequence[Sequence[int]], settings: GenerationSettings, told: Told | None
     ) -> list[tuple[int, ...]]:
         rng = np.random.default_rng(settings.seed)
-        ids, mask = _padded(prompts)
+        source = None if self.encoder is None else self.encoder(prompts)
+        ids, mask = _padded([self.start or prompt for prompt in prompts])
         found: list[list[int]] = [[] for _ in prompts]
         running = np.ones(len(prompts), bool)
-        state = self.decoder.start(len(prompts))
+        state = self.decoder.start(len(prompts), source)
         for _ in range(settings.max_new_tokens):
             logits, state = self.decoder.step(ids, mask, state)
             tokens = choose(logits, settings, rng)
@@ -165,44 +188,6 @@ class Generator:
             ids, mask = tokens[:, None], np.ones((len(prompts), 1), np.int64)
         return [tuple(tokens) for tokens in found]
 
-    def _positions(
-        self, shapes: dict[str, tuple[int, int, int]], inputs: Sequence[TensorSpec]
-    ) -> tuple[int, int, int]:
-        """Most rows, most tokens in one step, most positions in a cache."""
-        ids = next(spec for spec in inputs if spec.name == self.decoder.caches.ids)
-        past = next(spec for spec in inputs if spec.name == self.decoder.caches.past[0])
-        dims = (*ids.shape, past.shape[2])
-        rows, new, cached = (dim if isinstance(dim, int) else shapes[dim][2] for dim in dims)
-        return rows, new, cached
-
-    def _check(self, number: int, prompt: Sequence[int], settings: GenerationSettings) -> None:
-        rows, new, cached = self._room
-        if not prompt:
-            raise RecipeError(f"prompt {number + 1} is empty", hint="give at least one token")
-        unknown = [t for t in prompt if t < 0 or (self._vocabulary and t >= self._vocabulary)]
-        if unknown:
-            raise RecipeError(
-                f"prompt {number + 1} has token {unknown[0]}, and the model knows 0 to"
-                f" {int(self._vocabulary or 0) - 1}"
-            )
-        if number >= rows or settings.beams > rows:
-            raise RecipeError(
-                f"{max(number + 1, settings.beams)} rows, and the graph takes up to {rows}",
-                hint="fewer prompts or beams, or a larger batch in the recipe's shapes",
-            )
-        if len(prompt) > new:
-            raise RecipeError(
-                f"prompt {number + 1} has {len(prompt)} tokens, and the graph takes up to {new}",
-                hint="a larger sequence in the recipe's shapes",
-            )
-        if len(prompt) + settings.max_new_tokens - 2 > cached:
-            raise RecipeError(
-                f"{len(prompt)} tokens and {settings.max_new_tokens} more need a cache of"
-                f" {len(prompt) + settings.max_new_tokens - 2} positions, and the graph's ends at"
-                f" {cached}",
-                hint="fewer --max-new-tokens, or a larger past_sequence in the recipe's shapes",
-            )
-
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[_Array, _Array]:
     """Ids and mask [prompts, longest], padded on the left with the prompt's own first token."""
@@ -212,10 +197,57 @@ def _padded(prompts: Sequence[Sequence[int]]) -> tuple[_Array, _Array]:
     return np.array(ids, np.int64), np.array(mask, np.int64)
 
 
-def _ends(folder: Path) -> frozenset[int]:
-    """End tokens by the bundle's ``generation_config.json``; none without it."""
+def _room(
+    shapes: dict[str, tuple[int, int, int]],
+    inputs: Sequence[TensorSpec],
+    decoder: Decoder,
+    encoder: Encoder | None,
+) -> Room:
+    def largest(name: str, axis: int) -> int:
+        dim = next(spec.shape[axis] for spec in inputs if spec.name == name)
+        return dim if isinstance(dim, int) else shapes[dim][2]
+
+    caches = decoder.caches
+    rows, new, cached = largest(caches.ids, 0), largest(caches.ids, 1), largest(caches.past[0], 2)
+    if encoder is None:
+        vocabulary = next(spec.high for spec in inputs if spec.name == caches.ids)
+        return Room(vocabulary, rows, new, "sequence", new, cached)
+    read = min(encoder.longest, largest(caches.cross[0], 2))
+    return Room(encoder.ids.high, min(rows, encoder.rows), read, "source", new, cached)
+
+
+def _encoder_bundle(bundle: Bundle, encoder: Path | None, decoder: Decoder) -> Bundle:
+    """The bundle of the encoder that the decoder needs."""
+    if encoder is None:
+        raise BundleError(
+            f"{bundle.folder} is the decoder of encoder-decoder models, and no encoder is given",
+            hint="--encoder DIR: toolkit export RECIPE --part encoder makes it",
+        )
+    if not decoder.caches.cross:
+        raise BundleError(
+            f"{bundle.folder} reads its prompts by itself and takes no encoder",
+            hint="leave --encoder out",
+        )
+    found = open_bundle(encoder)
+    check_pair(bundle, found)
+    return found
+
+
+def _start(folder: Path) -> tuple[int, ...]:
+    """What decoding begins with: the start token, and the first token where that is forced."""
+    start = _special(folder, "decoder_start_token_id")
+    if not start:
+        raise BundleError(
+            f"generation_config.json of {folder} does not say decoder_start_token_id",
+            hint="say it in config.json of the first member and export again",
+        )
+    return (start[0], *_special(folder, "forced_bos_token_id"))
+
+
+def _special(folder: Path, key: str) -> tuple[int, ...]:
+    """Tokens by the bundle's ``generation_config.json``; none without it."""
     path = folder / "generation_config.json"
     if not path.is_file():
-        return frozenset()
-    found = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    return frozenset([found] if isinstance(found, int) else found or [])
+        return ()
+    found = json.loads(path.read_text(encoding="utf-8")).get(key)
+    return (found,) if isinstance(found, int) else tuple(found or ())

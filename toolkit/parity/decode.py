@@ -42,15 +42,17 @@ def decode_cases(
     room = shapes[str(past)].max
     prompt = max(1, min(shapes[new].opt, room // 2))
     steps = min(_STEPS, room - prompt + 1)
+    symbols = {dim for spec in inputs if spec.name in caches.source for dim in spec.symbols}
+    beside = {dim: shapes[dim].opt for dim in sorted(symbols - {rows, new})}
     found = []
     if shapes[new].min == 1 and shapes[str(past)].min == 0 and steps > 1:
-        dims = {rows: shapes[rows].opt, new: prompt}
+        dims = {rows: shapes[rows].opt, new: prompt, **beside}
         make = partial(_prompt, caches, dims, seed)
         name = f"decode {steps} steps: " + " ".join(f"{k}={v}" for k, v in dims.items())
         found.append(Case(name, "decode", dims, make, _Decode(caches, steps)))
     longest = min(shapes[new].max, room + 1)
     if longest > 1 and shapes[str(past)].min == 0:
-        dims = {rows: shapes[rows].opt, new: longest}
+        dims = {rows: shapes[rows].opt, new: longest, **beside}
         make = partial(_prompt, caches, dims, seed)
         first = max(1, min(longest // 2, room))
         name = f"prefill {first} + {longest - first}: {rows}={dims[rows]}"
@@ -59,8 +61,9 @@ def decode_cases(
 
 
 def _prompt(caches: Caches, dims: Mapping[str, int], seed: int) -> Arrays:
-    specs = [spec for spec in caches.inputs if spec.name == caches.ids]
-    return make_feeds(specs, dims, np.random.default_rng((seed, 2)), "full")
+    """Tokens, and the source of a decoder that has one, padded at random."""
+    specs = [spec for spec in caches.inputs if spec.name in {caches.ids, *caches.source}]
+    return make_feeds(specs, dims, np.random.default_rng((seed, 2)), "random")
 
 
 @dataclass
@@ -77,7 +80,7 @@ class _Decode:
         past = self.caches.empty(len(ids))
         logits: list[_Array] = []
         for step in range(self.steps):
-            found = model(self.caches.feeds(ids, past))
+            found = model(self.caches.feeds(ids, past, prompt))
             past = self.caches.kept(found)
             logits.append(found["logits"][:, -1:])
             if len(self.tokens) == step:
@@ -101,9 +104,9 @@ class _Split:
         empty = self.caches.empty(len(ids))
         if not self.asked:
             self.asked = True
-            return model(self.caches.feeds(ids, empty))
-        head = model(self.caches.feeds(ids[:, :first], empty))
-        tail = model(self.caches.feeds(ids[:, first:], self.caches.kept(head)))
+            return model(self.caches.feeds(ids, empty, prompt))
+        head = model(self.caches.feeds(ids[:, :first], empty, prompt))
+        tail = model(self.caches.feeds(ids[:, first:], self.caches.kept(head), prompt))
         logits = np.concatenate([head["logits"], tail["logits"]], axis=1)
         last = {name: tail[name] for name in tail if name.startswith(PRESENT)}
         return {"logits": logits, **last}

@@ -137,8 +137,8 @@ def _at_valid(subject: Subject, mask: _Array, found: Outputs, other_mask: _Array
     spans = subject.layout.spans
     new = subject.case.dims[spans[-1]] if len(spans) > 1 else None
     for name, array in subject.found.items():
-        wanted = subject.layout.valid(mask, array, new)
-        given = subject.layout.valid(other_mask, found[name], new)
+        wanted = subject.layout.valid(name, mask, array, new)
+        given = subject.layout.valid(name, other_mask, found[name], new)
         if wanted is not None and given is not None:
             pairs[name] = (wanted, given)
     return pairs or "it is not clear which dimension of the outputs counts positions"

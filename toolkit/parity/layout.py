@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.artifacts import TensorSpec
+from toolkit.caches import CROSS, is_cache
 from toolkit.feeds import Case
 
 __all__ = ["Layout", "layout_of", "richest_case", "widened"]
@@ -28,6 +29,7 @@ class Layout:
         positions: The symbol of the mask's last dimension if that is one symbol.
         spans: The symbols that the mask's last dimension adds up, in order: one, or those of a
             cache and of what is new.
+        crossed: Whether the mask covers a source, of whose positions outputs have none.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -35,6 +37,7 @@ class Layout:
     mask: str | None
     positions: str | None
     spans: tuple[str, ...]
+    crossed: bool = False
 
     def padding(self, spec: TensorSpec, dims: Mapping[str, int], mask: _Array) -> _Array | None:
         """Where ``spec`` lies under padding, to broadcast against it; None if it has no positions.
@@ -53,17 +56,23 @@ class Layout:
             start = stop
         return None
 
-    def valid(self, mask: _Array, output: _Array, new: int | None = None) -> _Array | None:
-        """``output`` at the positions where ``mask`` [rows, positions] is not 0.
+    def valid(
+        self, name: str, mask: _Array, output: _Array, new: int | None = None
+    ) -> _Array | None:
+        """``output``, called ``name``, at the positions where ``mask`` [rows, positions] is not 0.
 
         An output without positions is valid as a whole; None where it is not clear which of its
         dimensions counts positions. With a cache, ``new`` of the positions are new ones, which
         outputs [rows, new, …] have; caches [rows, heads, positions, width] have all.
         """
+        if self.crossed:
+            return output
+        decodes = new is not None or is_cache(name)
+        if decodes and output.ndim == 4 and output.shape[2] == mask.shape[1]:
+            by_position: _Array = np.moveaxis(output, 2, 1)[mask != 0]
+            return by_position
         if new is not None:
-            if output.ndim == 4 and output.shape[2] == mask.shape[1]:
-                return self.valid(mask, np.moveaxis(output, 2, 1))
-            return self.valid(mask[:, mask.shape[1] - new :], output)
+            mask = mask[:, mask.shape[1] - new :]
         if output.shape[: mask.ndim] == mask.shape:
             kept: _Array = output[mask != 0]
             return kept
@@ -85,6 +94,7 @@ def layout_of(inputs: Sequence[TensorSpec]) -> Layout:
         mask=mask.name if mask else None,
         positions=last if isinstance(last, str) and " " not in last else None,
         spans=tuple(last.split(" + ")) if isinstance(last, str) else (),
+        crossed=any(spec.name.startswith(CROSS) for spec in inputs),
     )
 
 

@@ -1,7 +1,7 @@
 """G0: what can be said of a graph's files without running it.
 
 checker      onnx.checker with full shape inference accepts it
-domains      every operator is standard ONNX, or has its definition in the file
+domains      every operator is standard ONNX, has its definition in the file, or was named
 dimensions   every dynamic dimension of an input has a name that the shapes range, every named
              dimension of an output follows from them
 paths        no text in the file holds an absolute path of some machine
@@ -24,6 +24,8 @@ from toolkit.parity.results import Check, Gate, Verdict
 __all__ = ["check_files", "hash_files"]
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
+# What a recipe can ask for by name: ``export: {experts: native}``.
+_NAMED = {("com.microsoft", "MoE")}
 # Node names such as /encoder/layer.0/MatMul are no paths, so only text about the file is read.
 _ABSOLUTE = re.compile(r"(?:^|[\s\"'=:(,])(/(?:[\w.+-]+/)+[\w.+-]*|[A-Za-z]:\\\S+|file://\S+)")
 
@@ -77,7 +79,7 @@ def _domains(model: onnx.ModelProto) -> str:
     defined = {(function.domain, function.name) for function in model.functions}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
     for node in (node for body in bodies for node in _nodes(body)):
-        if node.domain not in _DOMAINS and (node.domain, node.op_type) not in defined:
+        if node.domain not in _DOMAINS and (node.domain, node.op_type) not in defined | _NAMED:
             return f"node {node.name!r} is {node.domain}::{node.op_type}, defined nowhere"
     return ""
 

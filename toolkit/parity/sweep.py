@@ -1,4 +1,4 @@
-"""Runs a model over many inputs, an ensemble member by member, a stack stage by stage.
+"""Runs a model over many inputs, ensembles and groups by member, a stack stage by stage.
 
 A reference in float64 takes twice its weights; with one member in memory at a time an ensemble
 takes no more than its largest member, and the members' outputs wait where the reference's do.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from toolkit.parity.store import OutputStore
-from toolkit.runtime import EnsembleRunner, Renamed, StackRunner
+from toolkit.runtime import EnsembleRunner, GroupRunner, Renamed, StackRunner
 from toolkit.runtime.base import Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import picked
 
@@ -33,6 +33,8 @@ def sweep(
             yield runner.shared(found)
     elif isinstance(runner, EnsembleRunner):
         yield from _members(runner, feeds, memory_bytes)
+    elif isinstance(runner, GroupRunner):
+        yield from _side_by_side(runner, feeds, memory_bytes)
     elif isinstance(runner, StackRunner):
         yield from _stages(runner, feeds, memory_bytes)
     else:
@@ -59,6 +61,22 @@ def _members(
                     for place, kept in enumerate(names)
                 ]
             )
+
+
+def _side_by_side(
+    group: GroupRunner, feeds: Sequence[Callable[[], Feeds]], memory_bytes: int
+) -> Iterator[Outputs]:
+    with OutputStore(memory_bytes) as store:
+        names: list[str] = []
+        for runner in group.members:
+            own: list[str] = []
+            for index, found in enumerate(sweep(runner, feeds, memory_bytes)):
+                own = list(found)
+                for name, array in found.items():
+                    store[index, name] = array
+            names += own
+        for index in range(len(feeds)):
+            yield group.gather([{name: store[index, name] for name in names}])
 
 
 def _stages(

@@ -18,13 +18,14 @@ from toolkit.pipeline.plan import Plan
 from toolkit.progress import Progress
 from toolkit.runtime import Feeds, OrtRunner
 
-__all__ = ["LOWERINGS", "expert_passes", "settle_experts"]
+__all__ = ["LOWERINGS", "expert_passes", "fastest_lowering", "settle_experts"]
 
 LOWERINGS: Mapping[str, type[graphs.Pass]] = {
     "conditionals": graphs.ExpertsToConditionals,
     "rows": graphs.ExpertsToRows,
     "dense": graphs.ExpertsToDense,
     "batched": graphs.ExpertsToBatched,
+    "native": graphs.ExpertsToNative,
 }
 
 # Building a TensorRT engine takes time quadratic in the conditionals: 4 s for 32, 43 s for 128.
@@ -33,6 +34,8 @@ _MOST_CONDITIONALS = 32
 _FEW_EXPERTS = 16
 _MOST_BYTES = 1 << 30  # of a layer that is copied to be measured
 _MOST_TOKENS = 2048
+# An operator that only ONNX Runtime has must be this many times faster than those of any runtime.
+_WORTH_A_RUNTIME = 1.25
 _WARM_UP, _RUNS, _SECONDS = 2, 15, 0.4
 
 
@@ -70,7 +73,7 @@ def settle_experts(
         reason = f"a layer of experts has more than {_MOST_BYTES >> 30} GiB, too much to measure"
         record = ExpertRecord(lowering="conditionals", reason=reason)
     else:
-        record = _by_measurement(layers, _token_counts(plan), progress)
+        record = fastest_lowering(layers, _token_counts(plan), progress)
     export = plan.recipe.export.model_copy(update={"experts": record.lowering})
     return replace(plan, recipe=plan.recipe.model_copy(update={"export": export})), record
 
@@ -100,21 +103,35 @@ def _kinds(layers: Sequence[tuple[Path, graphs.ExpertLayer]]) -> Iterator[_Kind]
         yield _Kind(*found[0], len(found))
 
 
-def _by_measurement(
+def fastest_lowering(
     layers: Sequence[tuple[Path, graphs.ExpertLayer]], tokens: Sequence[int], progress: Progress
 ) -> ExpertRecord:
-    """The lowering with the lowest geometric mean of time over token counts."""
+    """The lowering with the lowest geometric mean of time over token counts.
+
+    Args:
+        layers: Each with the file that holds it.
+        tokens: How many tokens a run has.
+        progress: Told of every kind of layer.
+    """
     few = max(layer.experts for _, layer in layers) <= _FEW_EXPERTS
-    names = [name for name in LOWERINGS if few or name in {"conditionals", "rows"}]
+    names = ["conditionals", "rows", *(["dense", "batched"] if few else [])]
+    if all(layer.routing.startswith("TopKGating") for _, layer in layers):
+        names.append("native")
     seconds: dict[str, list[float]] = {name: [0.0] * len(tokens) for name in names}
     kinds = list(_kinds(layers))
     for done, kind in enumerate(kinds):
         progress("measure lowerings of experts", done, len(kinds))
-        for name, found in _times(kind, names, tokens).items():
-            seconds[name] = [a + kind.count * b for a, b in zip(seconds[name], found, strict=True)]
+        found = _times(kind, list(seconds), tokens)
+        seconds = {
+            name: [a + kind.count * b for a, b in zip(seconds[name], each, strict=True)]
+            for name, each in found.items()
+        }
     progress("measure lowerings of experts", len(kinds), len(kinds))
     means = {name: _geometric(found) for name, found in seconds.items()}
-    best = min(means, key=means.__getitem__)
+    portable = {name: mean for name, mean in means.items() if name != "native"}
+    best = min(portable, key=portable.__getitem__)
+    if means.get("native", math.inf) * _WORTH_A_RUNTIME < means[best]:
+        best = "native"
     shown = ", ".join(f"{name} {1e3 * mean:.3g} ms" for name, mean in means.items())
     counts = ", ".join(map(str, tokens))
     reason = f"fastest in ONNX Runtime at {counts} tokens: {shown} (geometric means)"
@@ -126,14 +143,17 @@ def _by_measurement(
 
 
 def _times(kind: _Kind, names: Sequence[str], tokens: Sequence[int]) -> dict[str, list[float]]:
-    """Seconds of one layer in every lowering, at every number of tokens."""
+    """Seconds of one layer in every lowering that fits it, at every number of tokens."""
     found: dict[str, list[float]] = {}
     with TemporaryDirectory() as folder:
         cut = Path(folder) / "layer.onnx"
         graphs.cut_experts(kind.path, kind.layer.name, cut)
         for name in names:
             lowered = Path(folder) / f"{name}.onnx"
-            graphs.rewrite(cut, [LOWERINGS[name](), graphs.RemoveUnusedNodes()], lowered)
+            steps = [LOWERINGS[name](), graphs.RemoveUnusedNodes()]
+            report, _ = graphs.rewrite(cut, steps, lowered)
+            if name == "native" and report.near_misses:
+                continue
             with OrtRunner(lowered) as runner:
                 found[name] = [_time(runner, _feeds(kind.layer, count, runner)) for count in tokens]
             lowered.unlink()
@@ -143,11 +163,13 @@ def _times(kind: _Kind, names: Sequence[str], tokens: Sequence[int]) -> dict[str
 def _feeds(layer: graphs.ExpertLayer, tokens: int, runner: OrtRunner) -> Feeds:
     """Random rows, each to ``top_k`` experts at random."""
     random = np.random.default_rng(tokens)
-    top_k = max(layer.top_k, 1)
-    order = np.argsort(random.random((tokens, layer.experts)), axis=1)
     wide = next(spec for spec in runner.inputs if spec.name == "x")
     drawn = random.normal(size=(tokens, layer.hidden)).astype(wide.dtype)
-    return {"x": drawn, "ids": np.ascontiguousarray(order[:, :top_k])}
+    logits = random.normal(size=(tokens, layer.experts)).astype(np.float32)
+    ids = np.argsort(-logits, axis=1)[:, : max(layer.top_k, 1)]
+    if not any(spec.name == "logits" for spec in runner.inputs):
+        drawn = np.repeat(drawn, ids.shape[1], axis=0)  # it reads a row for every slot
+    return {"x": drawn, "logits": logits, "ids": np.ascontiguousarray(ids)}
 
 
 def _time(runner: OrtRunner, feeds: Feeds) -> float:

@@ -21,6 +21,7 @@ from toolkit.pipeline.tokenizer import copy_tokenizer
 from toolkit.pipeline.writing import write_record
 from toolkit.progress import Progress, silent
 from toolkit.recipe import Recipe
+from toolkit.sources import Part
 
 __all__ = ["Outcome", "export_recipe", "publish_path"]
 
@@ -44,9 +45,9 @@ class Outcome:
     passes: tuple[PassReport, ...] = ()
 
 
-def publish_path(recipe: Path, out: Path | None) -> Path:
-    """Where the bundle goes: as asked, or a folder named after the recipe, here."""
-    return out if out is not None else Path(recipe.stem)
+def publish_path(recipe: Path, out: Path | None, part: Part | None = None) -> Path:
+    """Where the bundle goes: as asked, or a folder named after the recipe and its part, here."""
+    return out if out is not None else Path(recipe.stem + (f"-{part}" if part else ""))
 
 
 def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = silent) -> Outcome:

@@ -12,7 +12,7 @@ from toolkit.bundle import hash_file
 from toolkit.errors import RecipeError
 from toolkit.fitting import TrainingOptions
 from toolkit.pipeline.fit_data import Data
-from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
+from toolkit.pipeline.plan import GroupPlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.sources import FactorySource
 
 __all__ = ["FitOptions", "described", "output_key", "write_weights"]
@@ -58,6 +58,8 @@ def described(part: Node) -> str:
         return repr((files, dict(part.rename), target, kwargs, part.outputs))
     if isinstance(part, StackPlan):
         return repr((part.feeds, dict(part.rename), [described(stage) for stage in part.stages]))
+    if isinstance(part, GroupPlan):
+        return repr((dict(part.rename), [described(below) for below in part.members]))
     rule = None if part.gate is None else part.gate.rule
     how = (part.combine, part.space, part.weights, part.output, dict(part.rename), rule)
     return repr((how, [described(below) for below in part.parts]))

@@ -9,7 +9,7 @@ import graphs
 from toolkit.artifacts import OnnxModel
 from toolkit.export import ExportOptions, export_source
 from toolkit.pipeline.experts import LOWERINGS, expert_passes
-from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
+from toolkit.pipeline.plan import GroupPlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress
 
 __all__ = ["asked_passes", "export_leaves", "fuse_leaves"]
@@ -117,6 +117,8 @@ def _tree(node: Node, prefix: str, exported: Mapping[str, Path]) -> graphs.Tree:
     if isinstance(node, StackPlan):
         feeds = {name: graphs.Feed(feed.stage, feed.output) for name, feed in node.feeds.items()}
         return graphs.Stack(node.name, tuple(parts), feeds, node.rename)
+    if isinstance(node, GroupPlan):
+        return graphs.Group(node.name, tuple(parts), node.rename)
     how = graphs.Combination(node.combine, node.space, node.weights, node.output)
     gate = None
     if node.gate is not None:

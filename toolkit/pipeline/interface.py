@@ -129,12 +129,16 @@ def resolve_shapes(
 ) -> Shapes:
     """The recipe's ranges, completed by what Hugging Face models allow.
 
+    Those that only the other part of encoder-decoder models has are left out: one recipe says both.
+
     Raises:
         RecipeError: If a dimension has no range, a range has no dimension, or a range reaches past
             what a model can take.
     """
-    shapes = dict(given)
     encoders = [source for source in sources if isinstance(source, HuggingFaceSource)]
+    used = {symbol for spec in inputs for symbol in spec.symbols}
+    other = {dim for source in encoders for dim in source.other_dimensions}
+    shapes = {name: span for name, span in given.items() if name in used or name not in other}
     for source in encoders:
         for name, span in source.default_shapes().items():
             known = shapes.get(name)
@@ -146,5 +150,4 @@ def resolve_shapes(
         raise RecipeError(f"shapes: {first.message}", hint=first.hint)
     for source in encoders:
         source.check_shapes(shapes)
-    used = {symbol for spec in inputs for symbol in spec.symbols}
     return {name: span for name, span in shapes.items() if name in used}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toolkit.artifacts import OnnxModel
-from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
+from toolkit.pipeline.plan import GroupPlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.report import Member
 
 __all__ = ["lineage"]
@@ -22,6 +22,9 @@ def _member(node: Node, weight: float | None, role: str = "") -> Member:
     if isinstance(node, StackPlan):
         stages = tuple(_member(stage, None, _fed(node, stage)) for stage in node.stages)
         return Member(node.name, f"{role}stack of {len(stages)} stages", weight, stages)
+    if isinstance(node, GroupPlan):
+        below = [_member(member, None) for member in node.members]
+        return Member(node.name, f"{role}{len(below)} models side by side", weight, tuple(below))
     detail = f"{_WORDS[node.combine]} ensemble on {node.space}, output {node.output}"
     if node.gate is None:
         members = zip(node.members, node.weights, strict=True)

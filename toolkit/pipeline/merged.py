@@ -10,7 +10,7 @@ from toolkit.merge.moe import from_mapping as moe_from_mapping
 from toolkit.merge.moe import make_moe
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.recipe import MergeModel, MoeModel
-from toolkit.sources import HuggingFaceSource
+from toolkit.sources import HuggingFaceSource, Part
 
 __all__ = ["MergedSource", "merged_source"]
 
@@ -38,8 +38,12 @@ class MergedSource(HuggingFaceSource):
         return f"{self.how}, {super().description}"
 
 
-def merged_source(model: MergeModel | MoeModel, folder: Path, seed: int) -> MergedSource:
+def merged_source(
+    model: MergeModel | MoeModel, folder: Path, seed: int, part: Part | None = None
+) -> MergedSource:
     """Merge ``model``, whose paths are read against and confined to ``folder``.
+
+    ``part`` is that of an encoder-decoder model.
 
     Raises:
         MergeError: If the models cannot be merged.
@@ -50,7 +54,7 @@ def merged_source(model: MergeModel | MoeModel, folder: Path, seed: int) -> Merg
         report, how = _made(model, scratch / model.name, folder, seed)
         parts = {path for part in report.plan.models.values() for path in part.files}
         return MergedSource(
-            model.name, report.out, model.task, model.cache, how, tuple(sorted(parts))
+            model.name, report.out, model.task, model.cache, part, how, tuple(sorted(parts))
         )
 
     return in_scratch(merge)

@@ -1,4 +1,4 @@
-"""The nodes of a plan's tree: models, ensembles, stacks."""
+"""The nodes of a plan's tree: models, ensembles, groups, stacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from toolkit.pipeline.stacks import StackPlan
 from toolkit.runtime import GateRule, Translation
 from toolkit.sources import FactorySource, HuggingFaceSource, Source
 
-__all__ = ["EnsemblePlan", "GatePlan", "LeafPlan", "Node", "each_leaf", "walk_leaves"]
+__all__ = [
+    "EnsemblePlan",
+    "GatePlan",
+    "GroupPlan",
+    "LeafPlan",
+    "Node",
+    "each_leaf",
+    "walk_leaves",
+]
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,31 @@ class EnsemblePlan:
         return (self.output, *caches)
 
 
-Node: TypeAlias = LeafPlan | EnsemblePlan | StackPlan
+@dataclass(frozen=True)
+class GroupPlan:
+    """Members side by side, of which nothing is combined: the encoders of an ensemble."""
+
+    name: str
+    members: tuple[Node, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Node, ...]:
+        """The members."""
+        return self.members
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The union of its members' inputs, under the group's names."""
+        return join_inputs((part.name, part.inputs, part.rename) for part in self.members)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The caches of every member."""
+        return tuple(name for _, leaf in walk_leaves("", self) for name in leaf.caches.values())
+
+
+Node: TypeAlias = LeafPlan | EnsemblePlan | GroupPlan | StackPlan
 
 
 def walk_leaves(prefix: str, node: Node) -> Iterator[tuple[str, LeafPlan]]:
@@ -132,6 +164,8 @@ def each_leaf(
         stages = tuple(each_leaf((*path, s.name), s, change) for s in node.stages)
         return replace(node, stages=stages)
     below = tuple(each_leaf((*path, m.name), m, change) for m in node.members)
+    if isinstance(node, GroupPlan):
+        return replace(node, members=below)
     if node.gate is None:
         return replace(node, members=below)
     model = node.gate.model

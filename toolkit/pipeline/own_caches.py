@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from toolkit.caches import cache_names, of_member
+from toolkit.caches import CROSS, cache_names, of_member
 from toolkit.errors import RecipeError
 from toolkit.sources import HuggingFaceSource
 
@@ -22,19 +22,22 @@ def own_caches(path: tuple[str, ...], leaf: LeafPlan) -> LeafPlan:
     Raises:
         RecipeError: If the recipe renames one of them.
     """
-    pairs = cache_names((spec.name for spec in leaf.inputs), leaf.outputs)
-    if not path or not pairs:
+    names = [spec.name for spec in leaf.inputs]
+    pairs = cache_names(names, leaf.outputs)
+    taken = [*pairs, *(name for name in names if name.startswith(CROSS))]
+    given = [*pairs.values(), *(name for name in leaf.outputs if name.startswith(CROSS))]
+    if not path or not (taken or given):
         return leaf
     for name in leaf.rename:
-        if name in pairs:
+        if name in taken:
             raise RecipeError(
                 f"member {leaf.name!r} renames {name!r}, a cache, which belongs to it alone",
                 hint=f"leave it out: in the ensemble it is called {of_member(name, path)}",
             )
     return replace(
         leaf,
-        rename={**leaf.rename, **{past: of_member(past, path) for past in pairs}},
-        caches={present: of_member(present, path) for present in pairs.values()},
+        rename={**leaf.rename, **{name: of_member(name, path) for name in taken}},
+        caches={name: of_member(name, path) for name in given},
     )
 
 

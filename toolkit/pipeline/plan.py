@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolkit.artifacts import OnnxModel, Shapes, TensorSpec
-from toolkit.caches import PAST, PRESENT
+from toolkit.caches import PRESENT, is_cache
 from toolkit.errors import RecipeError
 from toolkit.export import adopt_onnx
 from toolkit.pipeline.interface import (
@@ -24,12 +24,14 @@ from toolkit.pipeline.merged import merged_source
 from toolkit.pipeline.nodes import (
     EnsemblePlan,
     GatePlan,
+    GroupPlan,
     LeafPlan,
     Node,
     each_leaf,
     walk_leaves,
 )
 from toolkit.pipeline.own_caches import all_or_none, own_caches
+from toolkit.pipeline.parts import check_part
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.pipeline.stacks import FeedPlan, StackPlan, check_dimensions, check_feeds
@@ -49,12 +51,13 @@ from toolkit.recipe import (
     StackModel,
 )
 from toolkit.runtime import GateRule
-from toolkit.sources import FactorySource, HuggingFaceSource, Source
+from toolkit.sources import FactorySource, HuggingFaceSource, Part, Source
 
 __all__ = [
     "EnsemblePlan",
     "FeedPlan",
     "GatePlan",
+    "GroupPlan",
     "LeafPlan",
     "Node",
     "Plan",
@@ -98,6 +101,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     """
     root = _resolve(recipe.model, recipe, folder)
     _check_precision(recipe, root)
+    check_part(recipe.part, walk_leaves("", root))
     all_or_none(walk_leaves("", root))
     root = each_leaf((), root, own_caches)
     said = translations(list(_readers((), root, ())))
@@ -121,20 +125,20 @@ def _check_precision(recipe: Recipe, root: Node) -> None:
 
 
 def _readers(
-    path: tuple[str, ...], node: Node, above: tuple[EnsemblePlan, ...]
+    path: tuple[str, ...], node: Node, above: tuple[EnsemblePlan | GroupPlan, ...]
 ) -> Iterator[Reader]:
     """Every Hugging Face model that is a member, with the ensembles above it, outermost last."""
-    if isinstance(node, EnsemblePlan):
+    if isinstance(node, (EnsemblePlan, GroupPlan)):
         for member in node.members:
             yield from _readers((*path, member.name), member, (node, *above))
     elif isinstance(node, StackPlan):
         for stage in node.stages:
             yield from _readers((*path, stage.name), stage, ())
     elif above and isinstance(node.origin, HuggingFaceSource):
-        ids = "input_ids"
+        ids = "decoder_input_ids" if node.origin.part == "decoder" else "input_ids"
         for rename in (node.rename, *(ensemble.rename for ensemble in above)):
             ids = rename.get(ids, ids)
-        vetoed = any(ensemble.combine == "log_linear" for ensemble in above)
+        vetoed = any(isinstance(e, EnsemblePlan) and e.combine == "log_linear" for e in above)
         yield Reader(path, node.name, node.origin, ids, vetoed)
 
 
@@ -163,7 +167,7 @@ def _resolve(
     if isinstance(model, StackModel):
         return _resolve_stack(model, recipe, folder, seen, fed)
     available = (*(recipe.input_specs() if seen is None else seen), *fed)
-    origin = _origin(model, recipe, folder, available)
+    origin = _origin(model, recipe, folder, available, recipe.part if seen is None else None)
     return LeafPlan(model.name, origin, model.rename, gates=seen is not None)
 
 
@@ -172,14 +176,15 @@ def _origin(
     recipe: Recipe,
     folder: Path,
     available: tuple[TensorSpec, ...],
+    part: Part | None,
 ) -> Source | OnnxModel:
     """A model's source; ``available`` are the inputs that a factory may take."""
     if isinstance(model, CheckpointModel):
-        return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache)
+        return HuggingFaceSource(model.name, model.checkpoint.path, model.task, model.cache, part)
     if isinstance(model, SoupModel):
         return _soup(model, recipe, folder, available)
     if isinstance(model, MergeModel | MoeModel):
-        return merged_source(model, folder, recipe.seed)
+        return merged_source(model, folder, recipe.seed, part)
     if isinstance(model, OnnxFile):
         return adopt_onnx(model.onnx.path)
     return FactorySource(
@@ -201,13 +206,24 @@ def soup_members(
     folder: Path,
     available: tuple[TensorSpec, ...] | None = None,
 ) -> list[Source]:
-    """The fine-tunes of a soup; ``available`` to factories are the recipe's inputs if None."""
+    """The fine-tunes of a soup; ``available`` to factories are the recipe's inputs if None.
+
+    Raises:
+        RecipeError: If one is an encoder-decoder model.
+    """
     specs = recipe.input_specs() if available is None else available
     found = [
-        _origin(member, recipe, folder, specs)
+        _origin(member, recipe, folder, specs, None)
         for member in model.soup.members
         if isinstance(member, CheckpointModel | FactoryModel)  # the recipe allows no others
     ]
+    for member in found:
+        if isinstance(member, HuggingFaceSource) and member.encoder_decoder:
+            raise RecipeError(
+                f"soup {model.name!r} has the encoder-decoder model {member.name!r}, which no "
+                "score here can rate",
+                hint="merge: with merge_method: linear averages without a score",
+            )
     return [member for member in found if not isinstance(member, OnnxModel)]
 
 
@@ -238,14 +254,15 @@ def _resolve_stack(
         known = {spec.name: spec for made in stages for spec in _under_shared_names(made)}
         own = (*known.values(), *fed, *(feed.spec for feed in feeds.values()))
         stages.append(_resolve(stage, recipe, folder, seen, own))
+    named = (n for s in stages for n in (*(spec.name for spec in s.inputs), *s.outputs))
+    cached = next(filter(is_cache, named), None)
+    if cached is not None:
+        raise RecipeError(
+            f"a stage of {model.name!r} has caches ({cached}), and a stack has none",
+            hint="leave cache: true or part out: stages read whole sequences",
+        )
     stack = StackPlan(model.name, tuple(stages), feeds, model.rename)
     check_feeds(stack)
-    cached = [spec.name for spec in stack.inputs if spec.name.startswith(PAST)]
-    if cached:
-        raise RecipeError(
-            f"a stage of {model.name!r} has caches ({cached[0]}), and a stack has none",
-            hint="leave cache: true out: stages read whole sequences",
-        )
     return stack
 
 
@@ -259,9 +276,11 @@ def _resolve_ensemble(
     folder: Path,
     seen: tuple[TensorSpec, ...] | None,
     fed: tuple[TensorSpec, ...],
-) -> EnsemblePlan:
+) -> EnsemblePlan | GroupPlan:
     spec = model.ensemble
     members = tuple(_resolve(member, recipe, folder, seen, fed) for member in spec.members)
+    if recipe.part == "encoder" and seen is None:
+        return GroupPlan(model.name, members, model.rename)
     outputs: Sequence[tuple[str, tuple[str, ...]]] = [
         (m.name, tuple(name for name in m.outputs if not name.startswith(PRESENT))) for m in members
     ]
@@ -286,7 +305,7 @@ def _gate(
 ) -> GatePlan:
     own = join_inputs(
         # caches are no business of the gate's
-        (m.name, [spec for spec in m.inputs if not spec.name.startswith(PAST)], m.rename)
+        (m.name, [spec for spec in m.inputs if not is_cache(spec.name)], m.rename)
         for m in members
     )
     seen = {given.name: given for given in (*recipe.input_specs(), *fed, *own)}

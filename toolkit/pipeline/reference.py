@@ -13,11 +13,20 @@ from torch import nn
 from toolkit.artifacts import OnnxModel
 from toolkit.caches import PRESENT
 from toolkit.parity import OutputSpec
-from toolkit.pipeline.plan import EnsemblePlan, GatePlan, LeafPlan, Node, Plan, StackPlan
+from toolkit.pipeline.plan import (
+    EnsemblePlan,
+    GatePlan,
+    GroupPlan,
+    LeafPlan,
+    Node,
+    Plan,
+    StackPlan,
+)
 from toolkit.runtime import (
     ChangedSource,
     EnsembleRunner,
     Gating,
+    GroupRunner,
     NarrowedSource,
     OrtRunner,
     Renamed,
@@ -141,6 +150,8 @@ class _Making:
         """The runner of a model under the names it shares with others."""
         if isinstance(node, LeafPlan):
             runner = self._leaf(node)
+        elif isinstance(node, GroupPlan):
+            runner = GroupRunner([self.runner(member) for member in node.members])
         else:
             runner = self._stack(node) if isinstance(node, StackPlan) else self._ensemble(node)
         caches = node.caches if isinstance(node, LeafPlan) else {}
@@ -190,6 +201,8 @@ def output_specs(plan: Plan) -> tuple[OutputSpec, ...]:
     if isinstance(root, EnsemblePlan):
         caches = (OutputSpec(name) for name in root.outputs if name != root.output)
         return (OutputSpec(root.output, root.space), *caches)
+    if isinstance(root, GroupPlan):
+        return tuple(map(OutputSpec, root.outputs))
     origin = root.origin
     classes = isinstance(origin, HuggingFaceSource) or (
         isinstance(origin, FactorySource) and origin.target == COMBINER

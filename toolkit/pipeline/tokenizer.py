@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+from toolkit.errors import CheckpointError
 from toolkit.pipeline.plan import Plan
 from toolkit.sources import HuggingFaceSource
 
@@ -17,10 +19,15 @@ _FILES = (
     "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_STARTS = ("decoder_start_token_id", "forced_bos_token_id")
 
 
 def copy_tokenizer(plan: Plan, folder: Path) -> None:
-    """Copy the first Hugging Face member's tokenizer files: the ids of an ensemble are its."""
+    """Copy the first Hugging Face member's tokenizer files: the ids of an ensemble are its.
+
+    Raises:
+        CheckpointError: If what says where its texts begin and end cannot be read.
+    """
     for _, leaf in plan.leaves():
         if isinstance(leaf.origin, HuggingFaceSource):
             source = leaf.origin.folder
@@ -33,9 +40,22 @@ def copy_tokenizer(plan: Plan, folder: Path) -> None:
 
 def _write_ends(model: Path, out: Path) -> None:
     """Where a folder says only in ``config.json`` which tokens begin and end a text, say it too."""
-    if out.exists():
+    config = _read(model / "config.json")
+    known = _read(out) if out.exists() else None
+    wanted = _STARTS if known is not None else (*_ENDS, *_STARTS)
+    found = {key: config[key] for key in wanted if config.get(key) is not None}
+    if known is None and not found.keys() & {"eos_token_id", "decoder_start_token_id"}:
         return
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    ends = {key: config[key] for key in _ENDS if config.get(key) is not None}
-    if ends.get("eos_token_id") is not None:
-        out.write_text(json.dumps(ends, indent=2) + "\n", encoding="utf-8")
+    if known is None or not found.keys() <= known.keys():
+        text = json.dumps({**found, **(known or {})}, indent=2) + "\n"
+        out.write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path.name} of the first member is no JSON of settings")
+    return found

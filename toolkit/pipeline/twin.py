@@ -11,13 +11,14 @@ from typing import Any
 import graphs
 from toolkit.parity.explain import Twin
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
-from toolkit.pipeline.plan import LeafPlan, Node, Plan, StackPlan
+from toolkit.pipeline.plan import GroupPlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress, silent
 from toolkit.runtime import (
     ProgramTrace,
     Traced,
     TracedEnsemble,
     TracedGate,
+    TracedGroup,
     TracedLeaf,
     TracedStack,
     TreeTrace,
@@ -71,6 +72,8 @@ def _traced(node: Node, prefix: str, programs: Mapping[str, Any], *, lifted: boo
         feeds = {name: (feed.stage, feed.output) for name, feed in node.feeds.items()}
         stages = tuple(parts)
         return TracedStack(node.name, stages, feeds, inputs, node.outputs, node.rename)
+    if isinstance(node, GroupPlan):
+        return TracedGroup(node.name, tuple(parts), inputs, node.rename)
     gate = None if node.gate is None else TracedGate(parts.pop(), node.gate.rule)
     return TracedEnsemble(
         node.name,

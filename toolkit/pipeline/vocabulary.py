@@ -19,11 +19,11 @@ from typing import Any
 
 from toolkit.errors import CheckpointError, RecipeError
 from toolkit.runtime import Translation
-from toolkit.sources import HuggingFaceSource
+from toolkit.sources import HuggingFaceSource, decoder_start
 
 __all__ = ["Reader", "translations"]
 
-_TOKEN_HEADS = ("causal-lm", "masked-lm")
+_TOKEN_HEADS = ("causal-lm", "masked-lm", "seq2seq-lm")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ def translations(readers: Sequence[Reader]) -> dict[tuple[str, ...], Translation
     for reader in readers:
         vocabulary = _read(reader.source)
         known, base = first.setdefault(reader.ids, (reader, vocabulary))
-        if known is reader or _same(base, vocabulary, reader):
+        if known is reader:
+            continue
+        if _same(base, vocabulary, reader):
+            if (started := _started(known, reader)) is not None:
+                found[reader.path] = started
             continue
         made = _Pair(known, base, reader, vocabulary).translation()
         if made is not None:
@@ -92,6 +96,21 @@ def _same(base: _Vocabulary, other: _Vocabulary, reader: Reader) -> bool:
     return alike and (base.rows == other.rows or reader.source.head not in _TOKEN_HEADS)
 
 
+def _started(first: Reader, reader: Reader) -> Translation | None:
+    """Where decoders start with different tokens, each reads the first's start as its own.
+
+    That token begins a text and is not read again: what pads or ends one is not decoded from.
+    """
+    if reader.source.part != "decoder":
+        return None
+    start, own = (decoder_start(one.source.config) for one in (first, reader))
+    if start is None or own is None or start == own:
+        return None
+    ids = list(range(reader.source.config.vocab_size))
+    reads = [own if place == start else place for place in ids]
+    return Translation("decoder_input_ids", "logits", tuple(reads), tuple(ids))
+
+
 @dataclass(frozen=True)
 class _Pair:
     first: Reader
@@ -102,6 +121,13 @@ class _Pair:
     def translation(self) -> Translation | None:
         """From the first member's ids to this one's; None if they are the same."""
         base, own = self.base.tokens, self.own.tokens
+        if "seq2seq-lm" in {self.first.source.head, self.reader.source.head}:
+            raise RecipeError(
+                f"encoder-decoder members {self.first.name!r} and {self.reader.name!r} share the "
+                f"input {self.first.ids!r}, but their vocabularies differ "
+                f"({self.base.rows} and {self.own.rows} ids)",
+                hint="give them one tokenizer.json; only causal and masked models are translated",
+            )
         if base is None or own is None:
             raise self._refusal(
                 f"{self.first.name!r} has {self.base.rows} token ids and {self.reader.name!r} "

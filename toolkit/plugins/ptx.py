@@ -9,6 +9,7 @@ from toolkit.plugins.nvrtc import Nvrtc
 from toolkit.plugins.sources import SOURCES, headers
 
 __all__ = [
+    "AOT_RELEASE",
     "MAX_EXPERTS",
     "MAX_K",
     "Gating",
@@ -18,6 +19,8 @@ __all__ = [
     "gating_ptx",
 ]
 
+# The first TensorRT that puts PTX into an engine.
+AOT_RELEASE = (10, 9)
 MAX_EXPERTS, MAX_K = 1024, 32
 _FAST_EXPERTS, _FAST_K = 256, 8
 _THREADS = 128

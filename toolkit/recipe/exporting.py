@@ -36,7 +36,7 @@ class ExportSettings(RecipeModel):
     ] = "keep"
 
     experts: Annotated[
-        Literal["auto", "conditionals", "rows", "dense", "batched", "keep"],
+        Literal["auto", "conditionals", "rows", "dense", "batched", "native", "keep"],
         Field(
             description="How layers of experts run. auto measures on this machine; keep leaves "
             "the exported operators, which gather weights for every token."

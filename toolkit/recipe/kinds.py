@@ -180,6 +180,7 @@ class CheckpointSettings(NamedModel):
             "token-classification",
             "masked-lm",
             "causal-lm",
+            "seq2seq-lm",
             "sentence-embedding",
         ],
         Field(description="Which head to load; auto reads the architecture from config.json."),

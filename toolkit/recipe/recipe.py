@@ -40,6 +40,13 @@ class Recipe(RecipeModel):
             "or stack. Once validated, every model has a name and every ensemble its weights."
         ),
     ]
+    part: Annotated[
+        Literal["encoder", "decoder"] | None,
+        Field(
+            description="Which of the two graphs of encoder-decoder models: the encoder gives the "
+            "caches of cross-attention, the decoder takes them at every step."
+        ),
+    ] = None
     inputs: Annotated[
         dict[InputName, Input],
         Field(
@@ -103,6 +110,7 @@ class Recipe(RecipeModel):
         elif isinstance(inputs, dict):
             yield from _shape_problems(inputs, data.get("shapes", {}))
         yield from _empty_problems(data.get("shapes"))
+        yield from _target_problems(data.get("export"), data.get("target", "onnx"))
         yield from _plugin_problems(data)
 
     @model_validator(mode="after")
@@ -174,6 +182,17 @@ def _empty_problems(shapes: Any) -> Iterator[Problem]:
                 "found a minimum of 0, wanted 1 or more",
                 "only lengths named past_…, such as past_sequence, can be empty",
             )
+
+
+def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
+    """An operator of one runtime is nothing to another."""
+    said = export if isinstance(export, dict) else vars(export) if export is not None else {}
+    if said.get("experts") == "native" and target != "onnx":
+        yield Problem(
+            ("export", "experts"),
+            f"native is ONNX Runtime's own operator, found target: {shown(target)}",
+            "auto, conditionals and rows are for every target",
+        )
 
 
 def _shape_problems(inputs: dict[str, Any], shapes: Any) -> Iterator[Problem]:

@@ -244,7 +244,7 @@ class EngineSettings(RecipeModel):
         Literal["none", "aot", "library"],
         Field(
             description="TensorRT: what chooses experts. none: the operators' bodies; aot: kernels "
-            "that the engine carries; library: the plugin library that TOOLKIT_PLUGIN_LIBRARY names."
+            "that the engine carries; library: the one that TOOLKIT_PLUGIN_LIBRARY names."
         ),
     ] = "none"
 

@@ -1,8 +1,9 @@
-"""What runs a model: PyTorch, ONNX Runtime, ensembles and stacks, all behind one protocol."""
+"""What runs a model: PyTorch, ONNX Runtime, ensembles, groups, stacks, behind one protocol."""
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
 from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
+from toolkit.runtime.group import GroupRunner
 from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
 from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
 from toolkit.runtime.program import ProgramTrace
@@ -14,6 +15,7 @@ from toolkit.runtime.tree import (
     Traced,
     TracedEnsemble,
     TracedGate,
+    TracedGroup,
     TracedLeaf,
     TracedStack,
     TreeTrace,
@@ -26,6 +28,7 @@ __all__ = [
     "Feeds",
     "GateRule",
     "Gating",
+    "GroupRunner",
     "NarrowedSource",
     "OrtRunner",
     "Outputs",
@@ -38,6 +41,7 @@ __all__ = [
     "Traced",
     "TracedEnsemble",
     "TracedGate",
+    "TracedGroup",
     "TracedLeaf",
     "TracedStack",
     "Translated",

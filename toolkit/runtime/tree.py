@@ -14,7 +14,15 @@ from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.translated import Translation
 
-__all__ = ["Traced", "TracedEnsemble", "TracedGate", "TracedLeaf", "TracedStack", "TreeTrace"]
+__all__ = [
+    "Traced",
+    "TracedEnsemble",
+    "TracedGate",
+    "TracedGroup",
+    "TracedLeaf",
+    "TracedStack",
+    "TreeTrace",
+]
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,25 @@ class TracedEnsemble:
 
 
 @dataclass(frozen=True)
+class TracedGroup:
+    """Members of which nothing is combined; fields as in ``TracedEnsemble``."""
+
+    name: str
+    members: tuple[Traced, ...]
+    inputs: tuple[str, ...]
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def combined(self, output: str) -> str:
+        """No output is combined, so what a name means above is what it means here."""
+        return output
+
+    @property
+    def whole(self) -> bool:
+        """Whether every model below is traced."""
+        return all(member.whole for member in self.members)
+
+
+@dataclass(frozen=True)
 class TracedStack:
     """Stages in order; the last gives ``outputs``.
 
@@ -134,7 +161,7 @@ class TracedStack:
         return tuple(found)
 
 
-Traced: TypeAlias = TracedLeaf | TracedEnsemble | TracedStack
+Traced: TypeAlias = TracedLeaf | TracedEnsemble | TracedGroup | TracedStack
 
 
 class TreeTrace:
@@ -165,6 +192,9 @@ class TreeTrace:
             return self._run_leaf(node, prefix, own, wanted)
         if isinstance(node, TracedStack):
             return self._run_stack(node, prefix, own, wanted)
+        if isinstance(node, TracedGroup):
+            runs = [self._run(m, f"{prefix}{m.name}/", own, wanted) for m in node.members]
+            return {name: array for run in runs for name, array in run.items()}
         combined = prefix + node.output
         inner = set(wanted)
         outputs = [f"{prefix}{part.name}/{part.combined(output)}" for part, output in node.parts]
@@ -247,6 +277,10 @@ def _names(node: Traced, prefix: str) -> Iterator[str]:
         for stage in node.runnable:
             yield from _names(stage, f"{prefix}{stage.name}/")
         return
+    if isinstance(node, TracedGroup):
+        for member in node.members:
+            yield from _names(member, f"{prefix}{member.name}/")
+        return
     if node.whole:
         yield prefix + node.output
     for part, _ in node.parts:
@@ -258,6 +292,11 @@ def _caches(node: Traced, prefix: str) -> Iterator[tuple[str, str]]:
     if isinstance(node, TracedLeaf):
         yield from ((name, prefix + own) for own, name in node.caches.items())
         return
-    below = node.stages if isinstance(node, TracedStack) else [part for part, _ in node.parts]
-    for part in below:
+    for part in _below(node):
         yield from _caches(part, f"{prefix}{part.name}/")
+
+
+def _below(node: TracedEnsemble | TracedGroup | TracedStack) -> tuple[Traced, ...]:
+    if isinstance(node, TracedStack):
+        return node.stages
+    return node.members if isinstance(node, TracedGroup) else tuple(part for part, _ in node.parts)

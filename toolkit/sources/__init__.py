@@ -7,5 +7,6 @@ A source knows its inputs and outputs before any weight is loaded, and loads as 
 from toolkit.sources.base import Source
 from toolkit.sources.factory import FactorySource
 from toolkit.sources.huggingface import HuggingFaceSource
+from toolkit.sources.seq2seq import Part, decoder_start
 
-__all__ = ["FactorySource", "HuggingFaceSource", "Source"]
+__all__ = ["FactorySource", "HuggingFaceSource", "Part", "Source", "decoder_start"]

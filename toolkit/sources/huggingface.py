@@ -21,6 +21,7 @@ from toolkit.errors import CapabilityError, CheckpointError, RecipeError
 from toolkit.sources.base import torch_dtype
 from toolkit.sources.cached import CachedLogits, cached_inputs, cached_outputs
 from toolkit.sources.heads import Head, Pooling, SentenceEmbedding, TokenLogits
+from toolkit.sources.seq2seq import CrossCaches, DecoderLogits, Part, part_inputs, part_outputs
 
 __all__ = ["TASKS", "HuggingFaceSource", "read_pooling"]
 
@@ -33,6 +34,7 @@ TASKS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "token-classification": (("ForTokenClassification",), "AutoModelForTokenClassification"),
     "masked-lm": (("ForMaskedLM",), "AutoModelForMaskedLM"),
     "causal-lm": (("ForCausalLM", "LMHeadModel"), "AutoModelForCausalLM"),
+    "seq2seq-lm": (("ForConditionalGeneration", "MarianMTModel"), "AutoModelForSeq2SeqLM"),
     "sentence-embedding": (("Model",), "AutoModel"),
 }
 
@@ -46,12 +48,15 @@ class HuggingFaceSource:
         folder: The checkpoint folder.
         task: A key of ``TASKS``, or ``auto`` to follow ``config.json``'s architecture.
         cache: Whether a causal model takes and gives key-value caches.
+        part: Which of its two graphs an encoder-decoder model is here; see
+            ``toolkit.sources.seq2seq``.
     """
 
     name: str
     folder: Path
     task: str = "auto"
     cache: bool = False
+    part: Part | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -61,7 +66,8 @@ class HuggingFaceSource:
     @property
     def description(self) -> str:
         """Architecture and task."""
-        return f"{(self.config.architectures or ['unnamed architecture'])[0]}, {self.head}"
+        part = "" if self.part is None else f", {self.part}"
+        return f"{(self.config.architectures or ['unnamed architecture'])[0]}, {self.head}{part}"
 
     @cached_property
     def config(self) -> Any:
@@ -86,16 +92,41 @@ class HuggingFaceSource:
 
         Raises:
             CheckpointError: If ``config.json`` names no architecture that is known here.
+            RecipeError: If the task has no cache to ask for, or no parts, or it is not said which.
         """
-        found = self._task() if self.task == "auto" else self.task
+        found, two = self._resolved, self.encoder_decoder
         if self.cache and found != "causal-lm":
+            hint = (
+                "its decoder has caches anyway: leave cache out"
+                if two
+                else ("only causal-lm models have key-value caches")
+            )
             raise RecipeError(
-                f"{self.name!r} is to have a cache, but its task is {found}",
-                hint="only causal-lm models have key-value caches",
+                f"{self.name!r} is to have a cache, but its task is {found}", hint=hint
+            )
+        if two and self.part is None:
+            raise RecipeError(
+                f"{self.name!r} is an encoder-decoder model, which becomes two graphs, and it is "
+                "not said which is wanted",
+                hint="part: encoder or part: decoder beside model:, or --part for both in turn",
+            )
+        if self.part is not None and not two:
+            raise RecipeError(
+                f"the recipe asks for part: {self.part}, and {self.name!r} is no encoder-decoder "
+                f"model: its task is {found}",
+                hint="leave part out, or name encoder-decoder models only",
             )
         return found
 
-    def _task(self) -> str:
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether it becomes two graphs."""
+        return self._resolved == "seq2seq-lm"
+
+    @cached_property
+    def _resolved(self) -> str:
+        if self.task != "auto":
+            return self.task
         architecture = (self.config.architectures or [""])[0]
         for task, (suffixes, _) in TASKS.items():
             if architecture.endswith(suffixes):
@@ -110,8 +141,11 @@ class HuggingFaceSource:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """``input_ids`` and ``attention_mask``, plus ``token_type_ids`` where the model has types.
 
-        All int64 ``[batch, sequence]``. With a cache see ``toolkit.sources.cached``.
+        All int64 ``[batch, sequence]``. With a cache see ``toolkit.sources.cached``, for parts
+        ``toolkit.sources.seq2seq``.
         """
+        if self.head == "seq2seq-lm" and self.part is not None:
+            return part_inputs(self.config, self.part)
         if self.head == "causal-lm" and self.cache:
             return cached_inputs(self.config)
         shape = ("batch", "sequence")
@@ -126,7 +160,9 @@ class HuggingFaceSource:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """``logits`` (and ``present.…``), or ``sentence_embedding`` and ``last_hidden_state``."""
+        """``logits`` and caches, or ``sentence_embedding`` and ``last_hidden_state``."""
+        if self.head == "seq2seq-lm" and self.part is not None:
+            return part_outputs(self.config, self.part)
         if self.head == "causal-lm" and self.cache:
             return cached_outputs(self.config)
         if self.head == "sentence-embedding":
@@ -146,10 +182,23 @@ class HuggingFaceSource:
         offset = (self.config.pad_token_id or 0) + 1
         return int(table) - (offset if self.config.model_type in offset_types else 0)
 
+    @property
+    def other_dimensions(self) -> frozenset[str]:
+        """Dimensions that an encoder-decoder model's other part has and this one has not."""
+        return frozenset({"sequence", "past_sequence"} if self.part == "encoder" else ())
+
     def default_shapes(self) -> Shapes:
         """Ranges for ``batch`` and ``sequence`` when the recipe gives none."""
         longest = min(self.max_sequence or 512, 512)
         batch = DimRange(1, 4, 16)
+        if self.part is not None:
+            source = {"batch": batch, "source": DimRange(1, min(64, longest), longest)}
+            past = longest // 2
+            new = {
+                "sequence": DimRange(1, 1, min(16, longest - past)),
+                "past_sequence": DimRange(0, min(64, past), past),
+            }
+            return source if self.part == "encoder" else {**source, **new}
         if self.cache:
             past = longest // 2
             return {
@@ -165,13 +214,22 @@ class HuggingFaceSource:
         Raises:
             RecipeError: If ``sequence``, with what is cached, reaches past ``max_sequence``.
         """
-        dim = "past_sequence + sequence" if self.cache else "sequence"
-        longest, asked = self.max_sequence, span_of(dim, shapes).max
-        if longest is not None and asked > longest:
-            raise RecipeError(
-                f"shapes.{dim} reaches {asked}, but {self.name!r} has {longest} positions",
-                hint=f"sequence: [1, {min(128, longest)}, {longest}]",
-            )
+        longest = self.max_sequence
+        for dim in self._lengths():
+            asked = span_of(dim, shapes).max
+            if longest is not None and asked > longest:
+                raise RecipeError(
+                    f"shapes.{dim} reaches {asked}, but {self.name!r} has {longest} positions",
+                    hint=f"{dim.split()[-1]}: [1, {min(128, longest)}, {longest}]",
+                )
+
+    def _lengths(self) -> tuple[str, ...]:
+        """The dimensions that count positions."""
+        if self.part == "encoder":
+            return ("source",)
+        decodes = self.cache or self.part == "decoder"
+        own = "past_sequence + sequence" if decodes else "sequence"
+        return (own, "source") if self.part == "decoder" else (own,)
 
     def load(self, dtype: str = "float32") -> nn.Module:
         """Load weights and head.
@@ -208,6 +266,8 @@ class HuggingFaceSource:
         names = tuple(spec.name for spec in self.inputs)
         if self.head == "sentence-embedding":
             return SentenceEmbedding(model, names, read_pooling(self.folder))
+        if self.part is not None:
+            return (CrossCaches if self.part == "encoder" else DecoderLogits)(model, names)
         if self.cache:
             return CachedLogits(model, names)
         return TokenLogits(model, names, causal=self.head == "causal-lm")

@@ -46,6 +46,14 @@ def tokens(layer: Layer, count: int, seed: int = 0):
     return x, order[:, : layer.top_k].copy(), weights
 
 
+def chosen(layer: Layer, logits: np.ndarray, normalize: int):
+    """Ids and weights by the definition of TopKGating, in float64."""
+    odds = np.exp(logits.astype(np.float64))
+    ids = np.argsort(-logits, axis=1)[:, : layer.top_k]
+    weights = np.take_along_axis(odds, ids, 1)
+    return ids, weights / (weights if normalize else odds).sum(1, keepdims=True)
+
+
 @pytest.fixture(scope="module")
 def lowered(tmp_path_factory):
     """Every layer, as exported and lowered in every way."""
@@ -168,14 +176,41 @@ def test_layers_are_described_before_and_after(lowered):
 def test_a_layer_can_be_cut_out(lowered, tmp_path, name):
     layer = LAYERS[name]
     graphs.cut_experts(lowered[name, "exported"], "moe/down", tmp_path / "cut.onnx")
+    random = np.random.default_rng(5)
+    x = random.normal(size=(6, layer.hidden)).astype(np.float32)
+    logits = random.normal(size=(6, layer.experts)).astype(np.float32)
+    ids, weights = chosen(layer, logits, normalize=1)
+    for way, step in {"cut": None, **LOWERINGS, "native": graphs.ExpertsToNative}.items():
+        file = tmp_path / f"{way}.onnx"
+        if step is not None:
+            (report,) = graphs.rewrite(tmp_path / "cut.onnx", [step()], file)
+            assert not report.near_misses
+        session = ort.InferenceSession(str(file))
+        found = session.run(["y"], {"x": x, "logits": logits})[0]
+        np.testing.assert_allclose(found, layer.expected(x, ids, weights), rtol=0, atol=2e-5)
+
+
+def test_a_layer_of_slots_is_cut_out_as_it_is(tmp_path):
+    """As the last of experts of attention, where something else stands between the two."""
+    layer = LAYERS["gated"]
+    plain = write(tmp_path / "apart.onnx", layer, external=False)
+    model = onnx.load(plain)
+    # What is read outside keeps the two layers apart.
+    model.graph.output.append(next(v for v in model.graph.value_info if v.name == "moe/up"))
+    inner = onnx.helper.make_tensor_value_info("moe/gated", 1, ["slots", layer.inner])
+    model.graph.value_info.append(inner)
+    onnx.save(model, plain)
+    first, second = graphs.expert_layers(plain)
+    assert (first.name, second.name) == ("moe/up", "moe/down")
+    graphs.cut_experts(plain, "moe/down", tmp_path / "cut.onnx")
     graphs.rewrite(tmp_path / "cut.onnx", [graphs.ExpertsToRows()], tmp_path / "rows.onnx")
-    x, ids, weights = tokens(layer, 6)
-    whole = layer.expected(x, ids, weights)
-    for file in ("cut.onnx", "rows.onnx"):
-        session = ort.InferenceSession(str(tmp_path / file))
-        slots = session.run(["y"], {"x": x, "ids": ids})[0].reshape(6, layer.top_k, -1)
-        found = (slots * weights[..., None]).sum(1)
-        np.testing.assert_allclose(found, whole, rtol=0, atol=2e-5)
+    ids = np.array([[0, 3], [2, 1]])
+    x = np.random.default_rng(0).normal(size=(4, layer.inner)).astype(np.float32)
+    wanted = np.stack([layer.tensors["down"][e] @ x[s] for s, e in enumerate(ids.ravel())])
+    for name in ("cut.onnx", "rows.onnx"):
+        session = ort.InferenceSession(str(tmp_path / name))
+        found = session.run(["y"], {"x": x, "ids": ids})[0]
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_weights_that_are_computed_are_left_alone(tmp_path):
@@ -191,3 +226,29 @@ def test_weights_that_are_computed_are_left_alone(tmp_path):
     (report,) = graphs.rewrite(plain, [graphs.ExpertsToRows()], tmp_path / "out.onnx")
     assert not report.sites
     assert report.near_misses[0].reason == "the weights of its experts are computed"
+
+
+@pytest.mark.parametrize("normalize", [0, 1])
+@pytest.mark.parametrize("name", ["gated", "plain", "biased", "transposed"])
+def test_native_takes_gating_experts_and_sum(tmp_path, name, normalize):
+    layer = LAYERS[name]
+    plain = write(tmp_path / "layer.onnx", layer, gating=normalize, external=False)
+    (report,) = graphs.rewrite(plain, [graphs.ExpertsToNative()], tmp_path / "native.onnx")
+    assert not report.near_misses
+    kinds = [node.op_type for node in onnx.load(tmp_path / "native.onnx").graph.node]
+    assert "MoE" in kinds
+    random = np.random.default_rng(3)
+    x = random.normal(size=(9, layer.hidden)).astype(np.float32)
+    logits = random.normal(size=(9, layer.experts)).astype(np.float32)
+    ids, weights = chosen(layer, logits, normalize)
+    session = ort.InferenceSession(str(tmp_path / "native.onnx"))
+    (found,) = session.run(None, {"x": x, "logits": logits})
+    np.testing.assert_allclose(found, layer.expected(x, ids, weights), rtol=0, atol=2e-5)
+
+
+def test_native_without_gating_runs_on_rows(tmp_path):
+    plain = write(tmp_path / "layer.onnx", LAYERS["gated"])
+    (report,) = graphs.rewrite(plain, [graphs.ExpertsToNative()], tmp_path / "native.onnx")
+    assert report.near_misses[0].reason == "its routing is not TopKGating: on its rows instead"
+    kinds = {node.op_type for node in onnx.load(tmp_path / "native.onnx").graph.node}
+    assert not kinds & {"MoE", "ExpertLinear"}
