@@ -7,6 +7,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -19,7 +20,16 @@ SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench plugin clean
+
+# What tests look at and nothing imports: NVIDIA's run-time compiler, and its Python bindings of
+# TensorRT of two majors, which cannot be installed beside each other. Not in pyproject.toml, because
+# PyTorch's CUDA builds say which compiler they come with.
+SPECIMENS := nvrtc,nvidia-cuda-nvrtc==13.0.88 \
+	tensorrt10,tensorrt-cu12-bindings==10.16.1.11 \
+	tensorrt11,tensorrt-cu13-bindings==11.4.0.106
+SPECIMEN_STAMPS := $(foreach each,$(SPECIMENS),build/$(firstword $(subst $(comma), ,$(each)))/.installed)
+specimen = $(patsubst $(1)$(comma)%,%,$(filter $(1)$(comma)%,$(SPECIMENS)))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +39,7 @@ install: $(RUN_STAMP) ## make the virtual environment and install the toolkit in
 demo: $(RUN_STAMP) ## train digit classifiers, fuse and export them, print what was proven
 	$(BIN)/python samples/digits_demo.py
 
-test: $(TEST_STAMP) ## run the tests
+test: $(TEST_STAMP) $(SPECIMEN_STAMPS) ## run the tests
 	$(BIN)/python -m pytest -n 2
 
 lint: $(TEST_STAMP) ## check style, types and the import contracts
@@ -45,6 +55,12 @@ format: $(TEST_STAMP) ## put the sources into the house style
 bench: $(RUN_STAMP) ## run every benchmark and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
 
+plugin: ## build and test the TensorRT plugin; TENSORRT_ROOT says where TensorRT is
+	cmake --preset default -S plugins_trt/topk_gating \
+		$(if $(TENSORRT_ROOT),-DTENSORRT_ROOT=$(abspath $(TENSORRT_ROOT)))
+	cmake --build build/topk_gating
+	ctest --test-dir build/topk_gating --output-on-failure
+
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache samples/recipes/weights
@@ -56,6 +72,13 @@ $(VENV)/bin/python:
 		echo "hint: name a newer one, for example make demo PYTHON=python3.12" >&2; \
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# Where one is not to be had, as on another system, the tests that look at it say so and are skipped.
+build/%/.installed: Makefile | $(VENV)/bin/python
+	@mkdir -p $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(@D) $(call specimen,$*) || echo "note: no $(call specimen,$*) here" >&2
+	@touch $@
 
 $(RUN_STAMP): $(SOURCES) | $(VENV)/bin/python
 	$(INSTALL) --editable '.[$(RUN_EXTRAS)]'

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.plugins.reference import Gating
+from benchmarks.gpu.reference import Gating
 
 __all__ = ["SOURCES", "compiler", "dispatch", "gating", "library", "padded", "path"]
 

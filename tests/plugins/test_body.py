@@ -11,11 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from benchmarks.gpu.reference import Gating, ulps
 from graphs.contracts import DOMAIN, VERSION
 from graphs.ops import CONTRACTS
 from tests.graphs.models import session
 from tests.plugins import host
-from tests.plugins.reference import Gating, ulps
 
 KINDS = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
 OUTPUTS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}

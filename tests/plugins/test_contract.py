@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import pytest
 
+from benchmarks.gpu import reference
 from graphs import CONTRACTS
-from tests.plugins import reference
 from tests.plugins.host import SOURCES
 from toolkit.plugins import Gating
 

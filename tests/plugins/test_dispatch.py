@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.gpu.reference import dispatch
 from tests.plugins import host
-from tests.plugins.reference import dispatch
 
 # Less than a segment, several, many of the longest; one expert, more experts than slots.
 SIZES = [(0, 2, 4), (1, 1, 1), (7, 2, 3), (64, 6, 64), (700, 8, 128), (40_000, 8, 60), (3, 2, 1024)]

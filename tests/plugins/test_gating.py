@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.gpu.reference import Gating, gating, ulps
 from tests.plugins import host
-from tests.plugins.reference import Gating, gating, ulps
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
 # Every number of lanes, sizes that are no power of two, k = E, and what only the general way takes.

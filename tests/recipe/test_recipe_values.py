@@ -175,6 +175,7 @@ def test_the_resolved_text_says_everything():
         "  opset: 20\n"
         "  precision: float32\n"
         "  io: keep\n"
+        "  experts: auto\n"
         "target: onnx\n"
         "engine:\n"
         "  plugin: none\n"

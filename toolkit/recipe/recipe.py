@@ -121,9 +121,8 @@ class Recipe(RecipeModel):
 
 
 def _plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    engine = data.get("engine")
-    plugin = engine.get("plugin", "none") if isinstance(engine, dict) else "none"
-    if data.get("target") == "tensorrt-rtx" and plugin != "none":
+    plugin = _said(data.get("engine"), "plugin")
+    if data.get("target") == "tensorrt-rtx" and plugin not in {None, "none"}:
         yield Problem(
             ("engine", "plugin"),
             f"found {shown(plugin)}, but TensorRT-RTX takes no plugins",
@@ -184,10 +183,15 @@ def _empty_problems(shapes: Any) -> Iterator[Problem]:
             )
 
 
+def _said(settings: Any, key: str) -> Any:
+    """What settings say, raw or validated; None where they are neither."""
+    found = settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None)
+    return found if isinstance(found, str) else None
+
+
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
-    said = export if isinstance(export, dict) else vars(export) if export is not None else {}
-    if said.get("experts") == "native" and target != "onnx":
+    if _said(export, "experts") == "native" and target != "onnx":
         yield Problem(
             ("export", "experts"),
             f"native is ONNX Runtime's own operator, found target: {shown(target)}",

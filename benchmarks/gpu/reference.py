@@ -30,8 +30,10 @@ class Gating:
         return replace(self, **changes)
 
 
-def gating(g: Gating, logits: torch.Tensor, bias: torch.Tensor | None = None):
-    """weights [T, k] float32 and ids [T, k] int64 of logits [T, E]."""
+def gating(
+    g: Gating, logits: torch.Tensor, bias: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights [T, k] float32 and ids [T, k] int64 of logits [T, E]."""
     z = logits.float()
     if not g.grouped:
         ids = _first(z, g.k)
@@ -61,7 +63,7 @@ def _within_groups(g: Gating, biased: torch.Tensor) -> torch.Tensor:
     worth = best[..., 0]
     for place in range(1, g.group_top):
         worth = worth + best[..., place]
-    kept = torch.zeros(tokens, g.groups, dtype=torch.bool)
+    kept = torch.zeros(tokens, g.groups, dtype=torch.bool, device=biased.device)
     kept.scatter_(1, _first(worth, g.top_groups), True)
     return torch.where(kept[..., None], members, LOWEST).reshape(tokens, -1)
 
@@ -70,9 +72,9 @@ def dispatch(ids: torch.Tensor, num_experts: int) -> tuple[torch.Tensor, ...]:
     """token_of_row, row_of_slot, offsets and active of ids [T, k]."""
     slot_of_row = torch.sort(ids.flatten(), stable=True).indices
     row_of_slot = torch.empty_like(slot_of_row)
-    row_of_slot[slot_of_row] = torch.arange(ids.numel())
+    row_of_slot[slot_of_row] = torch.arange(ids.numel(), device=ids.device)
     counts = torch.bincount(ids.flatten(), minlength=num_experts)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64, device=ids.device), counts.cumsum(0)])
     return slot_of_row // ids.shape[1], row_of_slot, offsets, counts > 0
 
 
