@@ -42,6 +42,7 @@ def gating(
         over = z.double() if not g.normalize else best
         return (g.scale * below / (over - best[:, :1]).exp().sum(1, keepdim=True)).float(), ids
     scores = z.double().sigmoid() if g.sigmoid else z.double().softmax(1)
+    scores = torch.where(scores < torch.finfo(torch.float32).tiny, 0.0, scores)
     # Experts are chosen among float32, as the contract's body has it.
     ids = _first(_within_groups(g, scores.float() + bias.float()), g.k)
     chosen = scores.gather(1, ids)
@@ -58,14 +59,14 @@ def _within_groups(g: Gating, biased: torch.Tensor) -> torch.Tensor:
     if g.groups == 1:
         return biased
     tokens = len(biased)
-    members = biased.reshape(tokens, g.groups, -1)
+    members = biased.reshape(tokens, g.groups, g.num_experts // g.groups)
     best = torch.sort(members, dim=-1, descending=True, stable=True).values[..., : g.group_top]
     worth = best[..., 0]
     for place in range(1, g.group_top):
         worth = worth + best[..., place]
     kept = torch.zeros(tokens, g.groups, dtype=torch.bool, device=biased.device)
     kept.scatter_(1, _first(worth, g.top_groups), True)
-    return torch.where(kept[..., None], members, LOWEST).reshape(tokens, -1)
+    return torch.where(kept[..., None], members, LOWEST).reshape(biased.shape)
 
 
 def dispatch(ids: torch.Tensor, num_experts: int) -> tuple[torch.Tensor, ...]:

@@ -169,9 +169,10 @@ TOOLKIT_BOTH float share(Exponential e, Pair reciprocal_of_b) {
     return scaled(rounded(product(e.mantissa, reciprocal_of_b)), e.exponent);
 }
 
-// The same, not rounded.
+// The same, not rounded; 0 where it is below the smallest normal float32, 2^-126.
 TOOLKIT_BOTH Pair exact_share(Exponential e, Pair reciprocal_of_b) {
-    return value_of({product(e.mantissa, reciprocal_of_b), e.exponent});
+    const Pair found = value_of({product(e.mantissa, reciprocal_of_b), e.exponent});
+    return found.hi < 1.1754943508222875e-38f ? Pair{0.0f, 0.0f} : found;
 }
 
 // 1 / (1 + exp(-x)).

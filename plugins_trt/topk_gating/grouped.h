@@ -5,7 +5,7 @@
 // lanes of a group find what it is worth; then the best head of the lanes' lists is taken k times.
 //
 // Experts are chosen by float32: a score rounded once, and rounded again with its bias. Weights are
-// made of the scores before they are rounded, and rounded once.
+// made of the scores before they are rounded, and rounded once. A score below 2^-126 is 0.
 #pragma once
 
 #include "gating.h"

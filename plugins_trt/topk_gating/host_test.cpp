@@ -64,6 +64,7 @@ Wanted grouped(const ToolkitGating& g, const std::vector<float>& logits,
     for (int e = 0; e < experts; ++e) {
         scores[e] = g.sigmoid ? 1 / (1 + std::exp(-double(logits[e])))
                               : std::exp(logits[e] - peak) / mass;
+        if (scores[e] < std::numeric_limits<float>::min()) scores[e] = 0;
         biased[e] = float(scores[e]) + bias[e];
     }
     for (int group = 0; group < g.groups; ++group) {

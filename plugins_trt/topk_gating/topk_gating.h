@@ -37,7 +37,7 @@ int toolkit_gating_path(const ToolkitGating* gating);
 //
 // Ties go to the lowest id; -0 equals 0; NaN stands above every number, as PyTorch and ONNX Runtime
 // have it, and makes its token's weights NaN (only its own where scores are sigmoids and normalize
-// is 0). Ids are k different experts whatever the logits are.
+// is 0). Ids are k different experts whatever the logits are. Scores below 2^-126 are 0.
 int toolkit_gating(const ToolkitGating* gating, int type, const void* logits, const void* bias,
                    int bias_type, int64_t tokens, float* weights, int64_t* ids,
                    ToolkitStream stream);
