@@ -7,6 +7,7 @@ import functools
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -16,6 +17,9 @@ from graphs.contracts import DOMAIN, VERSION
 from graphs.ops import CONTRACTS
 from tests.graphs.models import session
 from tests.plugins import host
+
+# Older releases divide by zero on no tokens and do not say where NaN goes.
+RECENT = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 32)
 
 KINDS = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16}
 OUTPUTS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
@@ -73,7 +77,8 @@ def test_plain_gating_is_its_body(lib, dtype, experts, k, normalize):
     logits = (torch.randint(-32, 33, (40, experts), generator=generator) / 4).to(dtype)
     g = Gating(experts, k, normalize, scale=2.0)
     assert_agrees(lib, g, logits)
-    assert_agrees(lib, g, logits[:0])
+    if RECENT:
+        assert_agrees(lib, g, logits[:0])
     assert_agrees(lib, g, torch.zeros_like(logits))
 
 
@@ -94,6 +99,7 @@ def test_grouped_gating_is_its_body(lib, sizes, sigmoid):
     assert_agrees(lib, g, torch.zeros_like(logits), torch.zeros(experts))
 
 
+@pytest.mark.skipif(not RECENT, reason="ONNX Runtime is older than 1.32")
 @pytest.mark.parametrize("normalize", [1, 0])
 def test_nan_and_infinities_are_as_in_the_body(lib, normalize):
     inf, nan = float("inf"), float("nan")
