@@ -119,7 +119,7 @@ def _aot_plugin() -> Finding:
         wanted = ".".join(map(str, driver))
         return Finding(
             name, False, f"{found} is newer than the driver's CUDA {wanted}", enables,
-            f"pip install 'nvidia-cuda-nvrtc<={wanted}.999'",
+            f"pip install 'nvidia-cuda-nvrtc{'-cu12' if driver < (13, 0) else ''}<={wanted}.999'",
         )  # fmt: skip
     release = _version("tensorrt")
     if not release or tuple(map(int, release.split(".")[:2])) < AOT_RELEASE:

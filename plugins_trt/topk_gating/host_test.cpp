@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "arithmetic.h"
 #include "topk_gating.h"
 
 namespace {
@@ -133,6 +134,21 @@ void check_dispatch(int tokens, int k, int experts, std::mt19937& random) {
     }
 }
 
+// exp to 2^-34 of itself, over all that float32 can hold of it.
+void check_exponential(std::mt19937& random) {
+    std::uniform_real_distribution<float> below(0.0f, 168.0f), ulps(-0.5f, 0.5f);
+    for (int i = 0; i < 200000; ++i) {
+        const float x = -below(random), lo = x * 1.19e-7f * ulps(random);
+        const toolkit::Exponential e = toolkit::exponential({x, lo});
+        const long double found = static_cast<long double>(e.mantissa.hi) + e.mantissa.lo;
+        const long double right = std::exp(static_cast<long double>(x) + lo);
+        if (std::fabs(std::ldexp(found, e.exponent) / right - 1) < 0x1p-34L) continue;
+        ++failures;
+        std::printf("FAIL exponential of %.9g + %.9g\n", x, lo);
+        return;
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -155,6 +171,7 @@ int main() {
         }
     const ToolkitGating g = {4, 2, 1, 1.0f, 1, 1, 1, 1, 0};
     check(g, {NAN, 1.0f, NAN, 2.0f}, {0, 0, 0, 0});
+    check_exponential(random);
     for (int tokens : {0, 1, 33, 2000}) check_dispatch(tokens, 3, 7, random);
     std::printf("%s\n", failures ? "FAILED" : "ok");
     return failures ? 1 : 0;

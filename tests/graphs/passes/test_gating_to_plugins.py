@@ -11,6 +11,8 @@ import graphs
 from graphs import CONTRACTS, GatingToPlugins, GraphError
 from graphs.contracts import DOMAIN, VERSION
 from tests.graphs.models import session
+from toolkit.artifacts import DimRange
+from toolkit.engine import EngineOptions, build_engine
 
 KINDS = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 STATED = {
@@ -95,3 +97,17 @@ def test_what_no_kernel_takes_is_refused(tmp_path, changes, message):
     with pytest.raises(GraphError, match=message):
         graphs.rewrite(source, [GatingToPlugins()], tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.rtx
+@pytest.mark.parametrize("name", sorted(STATED))
+def test_a_builder_without_the_plugins_runs_the_bodies(tmp_path, name):
+    source = write(tmp_path / "in.onnx", name)
+    graphs.rewrite(source, [GatingToPlugins(split=True)], tmp_path / "out.onnx")
+    engine = build_engine(
+        tmp_path / "out.onnx",
+        {"tokens": DimRange(1, 8, 64)},
+        EngineOptions(),
+        tmp_path / "model.plan",
+    )
+    assert [spec.name for spec in engine.outputs] == [o.name for o in CONTRACTS[name].outputs]
