@@ -135,7 +135,8 @@ TOOLKIT_BOTH Pair value_of(Exponential e) {
 // split in three so that n times the first part is exact; exp(r) is its Taylor polynomial of degree
 // 7, whose terms up to r^2 are carried as sums of two.
 TOOLKIT_BOTH Exponential exponential(Pair x) {
-    if (!(x.hi >= -170.0f)) return {{0.0f, 0.0f}, 0};
+    const bool gone = !(x.hi >= -170.0f);  // chosen at the end: a branch costs more
+    if (gone) x = Pair{0.0f, 0.0f};
     const float shift = 12582912.0f;  // 1.5 * 2^23: adding and taking it away rounds
     const float n = (x.hi * 5.770780086517334f + shift) - shift;  // 4 / ln(2)
     const float first = fused(-n, 0.17327880859375f, x.hi);
@@ -156,7 +157,8 @@ TOOLKIT_BOTH Exponential exponential(Pair x) {
     const Pair odd = part & 2 ? Pair{1.6817928552627563f, -2.4755326677450284e-8f}
                               : Pair{1.1892070770263672f, 3.797635272917432e-8f};
     const Pair even = part & 2 ? Pair{1.4142135381698608f, 2.4203234971764687e-8f} : Pair{1.0f, 0.0f};
-    return {product(exp_r, part & 1 ? odd : even), quarters >> 2};
+    const Pair found = product(exp_r, part & 1 ? odd : even);
+    return {gone ? Pair{0.0f, 0.0f} : found, quarters >> 2};
 }
 
 // exp(x - peak) for finite x <= peak or x of -inf: the difference is taken exactly.

@@ -17,51 +17,20 @@ TOOLKIT_BOTH int lanes_for(int experts) {
     return experts <= 32 ? 1 : experts <= 64 ? 2 : experts <= 128 ? 4 : 8;
 }
 
-struct alignas(16) Words {
-    u32 word[4];
-};
-
-// Eight logits from `start` on; where `aligned` they are read as 16-byte words.
-TOOLKIT_BOTH void read_eight(const u16* row, int start, int experts, bool aligned, u16 (&to)[8]) {
-    if (aligned) {
-        const Words words = *reinterpret_cast<const Words*>(row + start);
-        TOOLKIT_UNROLL
-        for (int i = 0; i < 8; ++i) to[i] = static_cast<u16>(words.word[i / 2] >> (i % 2 * 16));
-        return;
-    }
-    TOOLKIT_UNROLL
-    for (int i = 0; i < 8; ++i) to[i] = start + i < experts ? row[start + i] : u16{0};
-}
-
-TOOLKIT_BOTH void read_eight(const float* row, int start, int experts, bool aligned,
-                             float (&to)[8]) {
-    if (aligned) {
-        TOOLKIT_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            const Words words = *reinterpret_cast<const Words*>(row + start + half * 4);
-            TOOLKIT_UNROLL
-            for (int i = 0; i < 4; ++i) to[half * 4 + i] = float_of(words.word[i]);
-        }
-        return;
-    }
-    TOOLKIT_UNROLL
-    for (int i = 0; i < 8; ++i) to[i] = start + i < experts ? row[start + i] : 0.0f;
-}
-
 template <class Scalar>
 struct FastState {
-    typename Scalar::Stored logits[4][8];
-    typename Scalar::Key best[8];  // sorted
-    Exponential part[8];  // of the entries that are this lane's
+    u32 logits[4][Scalar::kWords];
+    typename Scalar::Key best[8];  // sorted; once lanes have merged, those that are this lane's
+    Exponential part[8];           // of them
     Pair mass;
 };
 
 // A list's entry whose place is not known when compiling, without memory.
-template <class Key>
-TOOLKIT_BOTH Key picked(const Key (&keys)[8], int place) {
-    Key found = keys[0];
+template <class Entry>
+TOOLKIT_BOTH Entry picked(const Entry (&entries)[8], int place) {
+    Entry found = entries[0];
     TOOLKIT_UNROLL
-    for (int i = 1; i < 8; ++i) found = place == i ? keys[i] : found;
+    for (int i = 1; i < 8; ++i) found = place == i ? entries[i] : found;
     return found;
 }
 
@@ -83,59 +52,141 @@ TOOLKIT_BOTH void find_best(Warp& warp, const typename Scalar::Stored* row, int 
             if (start < experts) read_eight(row, start, experts, aligned, s.logits[chunk]);
         }
         TOOLKIT_UNROLL
-        for (int i = 0; i < 8; ++i) s.best[i] = 0;
-        TOOLKIT_UNROLL
         for (int chunk = 0; chunk < 4; ++chunk) {
             const int start = chunk_start<LANES>(chunk, lane);
-            if (start >= experts) continue;
-            Key keys[8];
-            TOOLKIT_UNROLL
-            for (int i = 0; i < 8; ++i)
-                keys[i] = start + i < experts ? Scalar::key(s.logits[chunk][i], start + i) : 0;
-            sort_eight(keys);
-            keep_eight(s.best, keys);
+            Key keys[8] = {};
+            if (start < experts) {
+                Scalar::keys(s.logits[chunk], start, keys);
+                if (start + 8 > experts) {
+                    TOOLKIT_UNROLL
+                    for (int i = 0; i < 8; ++i)
+                        if (start + i >= experts) keys[i] = 0;
+                }
+                sort_eight(keys);
+                if (chunk > 0) keep_eight(s.best, keys);
+            }
+            if (chunk == 0) {
+                TOOLKIT_UNROLL
+                for (int i = 0; i < 8; ++i) s.best[i] = keys[i];
+            }
         }
     });
-    struct List {
-        Key keys[8];
-    };
+}
+
+// How many of the eight best a lane has in the end, and which one its first is. Of eight lanes the
+// last four hold what the first four do.
+template <int LANES>
+TOOLKIT_BOTH constexpr int entries_of() {
+    return LANES == 1 ? 8 : LANES == 2 ? 4 : 2;
+}
+
+template <int LANES>
+TOOLKIT_BOTH int first_place(int lane) {
+    if (LANES <= 2) return lane * 4;
+    const int quad = lane & 3;
+    return (quad == 0 ? 0 : quad == 3 ? 1 : quad == 1 ? 2 : 3) * 2;
+}
+
+template <class Key, int COUNT>
+struct Some {
+    Key keys[COUNT];
+};
+
+template <class Key, int FIRST, int COUNT, class State>
+TOOLKIT_BOTH Some<Key, COUNT> some(const State& s) {
+    Some<Key, COUNT> found;
     TOOLKIT_UNROLL
-    for (int distance = 1; distance < LANES; distance *= 2)
-        warp.swap(
-            distance,
-            [](auto& s) {
-                List list;
-                TOOLKIT_UNROLL
-                for (int i = 0; i < 8; ++i) list.keys[i] = s.best[i];
-                return list;
-            },
-            [](int, auto& s, List other) { keep_eight(s.best, other.keys); });
+    for (int i = 0; i < COUNT; ++i) found.keys[i] = s.best[FIRST + i];
+    return found;
+}
+
+// Two lanes, eight sorted keys each, come to hold the upper and the lower four of the best eight.
+//
+// Of a falling list and another's reverse the larger ones are the best, and they fall and rise once
+// (Batcher); each lane has one half of them, the second lane in reverse, and the merge's first
+// exchange is between lanes.
+template <class Key, class Warp>
+TOOLKIT_BOTH void merge_two(Warp& warp) {
+    warp.swap(1, [](auto& s) { return some<Key, 4, 4>(s); },
+              [](int, auto& s, Some<Key, 4> other) {
+                  TOOLKIT_UNROLL
+                  for (int i = 0; i < 4; ++i) s.best[i] = larger(s.best[i], other.keys[3 - i]);
+              });
+    warp.swap(1, [](auto& s) { return some<Key, 0, 4>(s); },
+              [](int lane, auto& s, Some<Key, 4> other) {
+                  TOOLKIT_UNROLL
+                  for (int i = 0; i < 4; ++i) {
+                      const Key theirs = other.keys[3 - i];
+                      s.best[i] = lane & 1 ? smaller(s.best[i], theirs) : larger(s.best[i], theirs);
+                  }
+                  put_in_order(s.best[0], s.best[2]);
+                  put_in_order(s.best[1], s.best[3]);
+                  put_in_order(s.best[0], s.best[1]);
+                  put_in_order(s.best[2], s.best[3]);
+              });
+}
+
+// Two such pairs of lanes, and each of the four has two of the best eight: lanes 0 and 3 the upper
+// four, 1 and 2 the lower.
+template <class Key, class Warp>
+TOOLKIT_BOTH void merge_four(Warp& warp) {
+    warp.swap(3, [](auto& s) { return some<Key, 2, 2>(s); },
+              [](int, auto& s, Some<Key, 2> other) {
+                  s.best[0] = larger(s.best[0], other.keys[1]);
+                  s.best[1] = larger(s.best[1], other.keys[0]);
+              });
+    warp.swap(1, [](auto& s) { return some<Key, 0, 2>(s); },
+              [](int lane, auto& s, Some<Key, 2> other) {
+                  const bool low = (lane & 3) == 1 || (lane & 3) == 2;
+                  TOOLKIT_UNROLL
+                  for (int i = 0; i < 2; ++i)
+                      s.best[i] = low ? smaller(s.best[i], other.keys[i])
+                                      : larger(s.best[i], other.keys[i]);
+              });
+    warp.swap(3, [](auto& s) { return some<Key, 0, 2>(s); },
+              [](int lane, auto& s, Some<Key, 2> other) {
+                  TOOLKIT_UNROLL
+                  for (int i = 0; i < 2; ++i)
+                      s.best[i] = lane & 2 ? smaller(s.best[i], other.keys[1 - i])
+                                           : larger(s.best[i], other.keys[1 - i]);
+                  put_in_order(s.best[0], s.best[1]);
+              });
+}
+
+template <class Key, int LANES, class Warp>
+TOOLKIT_BOTH void merge_lanes(Warp& warp) {
+    if constexpr (LANES == 8)
+        warp.swap(4, [](auto& s) { return some<Key, 0, 8>(s); },
+                  [](int, auto& s, Some<Key, 8> other) { keep_eight(s.best, other.keys); });
+    if constexpr (LANES >= 2) merge_two<Key>(warp);
+    if constexpr (LANES >= 4) merge_four<Key>(warp);
 }
 
 // weights [k] and ids [k] of one token. Warp is Lanes<LANES, FastState<Scalar>>; WHOLE says that
 // weights are divided by the sum over all experts (normalize 0). `live` is false in lanes that only
-// keep others company: they read nothing and write nothing.
+// keep others company: they write nothing.
 template <class Scalar, int LANES, bool WHOLE, class Warp>
 TOOLKIT_BOTH void gate_fast(Warp& warp, const ToolkitGating& gating,
                             const typename Scalar::Stored* row, bool aligned, bool live,
                             float* weights, i64* ids) {
-    constexpr int EACH = 8 / LANES;  // entries of the list that a lane turns into weights
-    const int experts = live ? gating.num_experts : 0, k = gating.k;
+    constexpr int EACH = entries_of<LANES>();
+    const int experts = gating.num_experts, k = gating.k;
     find_best<Scalar, LANES>(warp, row, experts, aligned);
+    merge_lanes<typename Scalar::Key, LANES>(warp);
+    const float peak = Scalar::value_of_key(warp.from(0, [](auto& s) { return s.best[0]; }));
     warp.each([&](int lane, auto& s) {
-        const float peak = Scalar::value_of_key(s.best[0]);
         s.mass = Pair{0.0f, 0.0f};
         TOOLKIT_UNROLL
         for (int i = 0; i < EACH; ++i) {
-            const int place = lane * EACH + i;
-            s.part[i] = exponential_below(Scalar::value_of_key(picked(s.best, place)), peak);
-            if (!WHOLE && place < k) s.mass = sum(s.mass, value_of(s.part[i]));
+            s.part[i] = exponential_below(Scalar::value_of_key(s.best[i]), peak);
+            const bool counts = !WHOLE && lane < 4 && first_place<LANES>(lane) + i < k;
+            s.mass = sum(s.mass, counts ? value_of(s.part[i]) : Pair{0.0f, 0.0f});
         }
         if constexpr (WHOLE) {
             TOOLKIT_UNROLL
             for (int i = 0; i < 32; ++i) {
                 if (chunk_start<LANES>(i / 8, lane) + i % 8 >= experts) continue;
-                const float x = Scalar::value(s.logits[i / 8][i % 8]);
+                const float x = Scalar::value(s.logits[i / 8], i % 8);
                 s.mass = sum(s.mass, value_of(exponential_below(x, peak)));
             }
         }
@@ -143,15 +194,14 @@ TOOLKIT_BOTH void gate_fast(Warp& warp, const ToolkitGating& gating,
     all_lanes<LANES>(warp, [](auto& s) -> Pair& { return s.mass; },
                      [](Pair a, Pair b) { return sum(a, b); });
     warp.each([&](int lane, auto& s) {
-        const float peak = Scalar::value_of_key(s.best[0]);
         const bool good = is_finite(peak);  // else inf - inf or NaN, for every expert
         const Pair over = product(reciprocal(s.mass), {gating.scale, 0.0f});
         TOOLKIT_UNROLL
         for (int i = 0; i < EACH; ++i) {
-            const int place = lane * EACH + i;
-            if (!live || place >= k) continue;
+            const int place = first_place<LANES>(lane) + i;
+            if (!live || lane >= 4 || place >= k) continue;
             weights[place] = good ? share(s.part[i], over) : not_a_number();
-            ids[place] = Scalar::id(picked(s.best, place));
+            ids[place] = Scalar::id(s.best[i]);
         }
     });
 }

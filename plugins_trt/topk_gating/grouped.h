@@ -114,10 +114,10 @@ TOOLKIT_BOTH void gate_grouped(Warp& warp, const ToolkitGating& gating,
                                int bias_type, float* weights, i64* ids) {
     const int experts = gating.num_experts;
     warp.each([&](int lane, auto& s) {
-        typename Scalar::Stored eight[8] = {};
+        u32 eight[Scalar::kWords] = {};
         if (lane * 8 < experts) read_eight(row, lane * 8, experts, aligned, eight);
         TOOLKIT_UNROLL
-        for (int i = 0; i < 8; ++i) s.logits[i] = Scalar::value(eight[i]);
+        for (int i = 0; i < 8; ++i) s.logits[i] = Scalar::value(eight, i);
         s.chosen = Pair{0.0f, 0.0f};
         s.id = 0;
     });

@@ -30,6 +30,7 @@ __device__ __forceinline__ void run_fast(const ToolkitGating& gating, const void
     using Stored = typename Scalar::Stored;
     const i64 token = (static_cast<i64>(blockIdx.x) * kThreads + threadIdx.x) / LANES;
     const bool live = token < tokens;
+    if (tokens == 0) return;  // there is no first token, which idle lanes would read
     const i64 at = live ? token : 0;
     const int experts = gating.num_experts;
     const bool aligned =
