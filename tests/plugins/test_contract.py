@@ -9,7 +9,9 @@ import pytest
 
 from benchmarks.gpu import reference
 from graphs import CONTRACTS
+from tests.plugins import host
 from tests.plugins.host import SOURCES
+from toolkit.errors import PluginError
 from toolkit.plugins import Gating
 
 CONFIG = (SOURCES / "config.h").read_text()
@@ -84,3 +86,17 @@ def test_the_limits_are_the_headers():
 
     limits = dict(re.findall(r"TOOLKIT_(MAX_\w+) = (\d+)", CONFIG))
     assert limits == {"MAX_EXPERTS": str(MAX_EXPERTS), "MAX_K": str(MAX_K)}
+
+
+@pytest.mark.parametrize("grouped", [0, 1])
+def test_python_and_c_choose_the_same_path_and_refuse_the_same(lib, grouped):
+    for experts in (0, 1, 8, 24, 60, 128, 160, 256, 257, 1024, 1025):
+        for k in (0, 1, 8, 9, 32, 33):
+            for groups, kept, top in ((1, 1, 1), (8, 4, 2), (5, 2, 1), (3, 4, 1), (4, 1, 3)):
+                attributes = (experts, k, 1, 1.0, 1, groups, kept, top, grouped)
+                wanted = host.path(lib, reference.Gating(*attributes))
+                try:
+                    found = Gating(*attributes).path
+                except PluginError:
+                    found = -1
+                assert found == wanted, attributes
