@@ -20,7 +20,7 @@ SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format bench plugin clean
+.PHONY: help install demo cpp test lint format bench plugin clean
 
 # What tests look at and nothing imports: NVIDIA's run-time compiler, and its Python bindings of
 # TensorRT of two majors, which cannot be installed beside each other. Not in pyproject.toml, because
@@ -38,6 +38,10 @@ install: $(RUN_STAMP) ## make the virtual environment and install the toolkit in
 
 demo: $(RUN_STAMP) ## train digit classifiers, fuse and export them, print what was proven
 	$(BIN)/python samples/digits_demo.py
+
+cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler)
+	samples/cpp/fetch_headers.sh
+	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
 test: $(TEST_STAMP) $(SPECIMEN_STAMPS) ## run the tests
 	$(BIN)/python -m pytest -n 2
@@ -63,7 +67,7 @@ plugin: ## build and test the TensorRT plugin; TENSORRT_ROOT says where TensorRT
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
-		.import_linter_cache samples/recipes/weights
+		.import_linter_cache samples/recipes/weights samples/cpp/build
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

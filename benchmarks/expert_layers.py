@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.members import Member
-from graphs import ExpertLayer, FindGating, RemoveUnusedNodes, expert_layers, rewrite
+from graphs import ExpertLayer, FindGating, expert_layers, rewrite
 from toolkit.artifacts import DimRange, TensorSpec
 from toolkit.export import ExportOptions, export_source
 from toolkit.pipeline.experts import LOWERINGS
@@ -77,7 +77,7 @@ class LayerGraphs:
         out = self.folder / f"{lowering}.onnx"
         if not out.exists():
             step = LOWERINGS[lowering]()
-            rewrite(self.exported, [step, RemoveUnusedNodes()], out, required=[step.name])
+            rewrite(self.exported, [step], out, required=[step.name])
         return out
 
     def call(self, lowering: str, x: np.ndarray) -> Callable[[], object]:

@@ -30,8 +30,9 @@ from toolkit.pipeline.halves import Halves
 from toolkit.pipeline.proof_cases import proof_cases
 from toolkit.pipeline.prove import prove_plan
 from toolkit.pipeline.reference import baseline_runners, reference_runner
+from toolkit.pipeline.watched import Watching
 from toolkit.progress import silent
-from toolkit.runtime import Array, Feeds, OrtRunner, Outputs, Runner
+from toolkit.runtime import Array, Feeds, OrtRunner, Outputs, Runner, choices_in
 
 __all__ = ["Proof", "Subject", "reweighted", "weight_names"]
 
@@ -185,7 +186,8 @@ class Subject:
         """For half precision, what takes part beside the graph that ships: no fault is in it."""
         with (
             _graphs_by(self.write_whole),
-            halves.half_precision(self.plan, "cpu", "float64", silent) as found,
+            Watching(self.plan) as watching,
+            halves.half_precision(self.plan, "cpu", "float64", silent, watching) as found,
         ):
             if found is None:
                 return None
@@ -221,6 +223,7 @@ class Subject:
         errors: list[dict[str, tuple[float, float]]] = []
         for case in self.cases:
             right, own = (case.run(runner) for runner in (self.reference, self.baselines[0]))
+            right = {name: right[name] for name in right.keys() - choices_in(right)}
             scales = {name: _rms(value) or 1.0 for name, value in right.items()}
             errors.append(
                 {n: (_difference(right[n], own[n]) / scales[n], scales[n]) for n in right}

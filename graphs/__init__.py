@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer
     from graphs.moe.listing import expert_layers
+    from graphs.moe.watching import WatchedRouter, watch_routers
     from graphs.near_miss import NearMiss
     from graphs.ops import CONTRACTS, Contract
     from graphs.outlining import NodeOutline, Outline, outline
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         ExpertsToRows,
     )
     from graphs.passes.find_gating import FindGating
+    from graphs.passes.find_moe_blocks import FindMoeBlocks
     from graphs.passes.gating_to_plugins import GatingToPlugins
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
@@ -74,6 +76,7 @@ __all__ = [
     "Exposure",
     "Feed",
     "FindGating",
+    "FindMoeBlocks",
     "Gate",
     "GatingToPlugins",
     "GraphError",
@@ -92,6 +95,7 @@ __all__ = [
     "TensorInfo",
     "Translation",
     "Tree",
+    "WatchedRouter",
     "Weights",
     "cut_experts",
     "describe",
@@ -103,6 +107,7 @@ __all__ = [
     "outline",
     "rewrite",
     "round_constants",
+    "watch_routers",
     "widen",
 ]
 
@@ -121,6 +126,7 @@ _HOMES = {
     "ExpertsToNative": "graphs.passes.experts",
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
+    "FindMoeBlocks": "graphs.passes.find_moe_blocks",
     "GatingToPlugins": "graphs.passes.gating_to_plugins",
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
@@ -138,6 +144,8 @@ _HOMES = {
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
     "expert_layers": "graphs.moe.listing",
+    "WatchedRouter": "graphs.moe.watching",
+    "watch_routers": "graphs.moe.watching",
     "NodeOutline": "graphs.outlining",
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,13 @@ from toolkit.bundle import Manifest, is_bundle
 from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
+    from graphs import ExpertLayer
+    from toolkit.bundle import ExpertRecord
     from toolkit.checkpoint import Checkpoint
 
 __all__ = ["Inspection", "Section", "inspect_path"]
+
+_ACTIVE = "active parameters per token"
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,25 @@ def _checkpoint(path: Path) -> Inspection:
         "tensors": len(rows),
         "bytes": checkpoint.nbytes,
         "tied weights": _ties(checkpoint, ties),
+        **_sparse(checkpoint),
     }
     columns = ("name", "dtype", "shape", "stored as well in", "bytes")
     return Inspection("checkpoint", facts, (Section("tensors", columns, tuple(rows)),))
+
+
+def _sparse(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a Mixture-of-Experts says of itself; nothing for other models."""
+    from toolkit.checkpoint import active_parameters, expert_counts  # noqa: PLC0415
+
+    counts = expert_counts(checkpoint.config)
+    if counts is None:
+        return {}
+    total, active = active_parameters(checkpoint, counts)
+    return {
+        "experts": f"{counts.experts} in a layer, {counts.k} for each token",
+        "parameters": total,
+        _ACTIVE: active,
+    }
 
 
 def _ties(checkpoint: Checkpoint, ties: Mapping[str, str]) -> str:
@@ -108,6 +128,7 @@ def _onnx(path: Path) -> Inspection:
     import graphs  # noqa: PLC0415
 
     found = graphs.describe(path)
+    layers = graphs.expert_layers(path)
     facts = {
         "opset": found.opset,
         "producer": found.producer,
@@ -115,6 +136,7 @@ def _onnx(path: Path) -> Inspection:
         "parameters": found.parameters,
         "bytes of weights": found.bytes,
         "functions": ", ".join(found.functions) or "none",
+        **_active(found.parameters, layers),
     }
     interface = (
         *((("input", v.name, v.dtype, list(v.shape or ()))) for v in found.inputs),
@@ -125,21 +147,51 @@ def _onnx(path: Path) -> Inspection:
         facts,
         (
             Section("interface", ("", "name", "dtype", "shape"), interface),
+            *_layers(layers),
             Section("operators", ("operator", "nodes"), tuple(found.operators.items())),
         ),
     )
 
 
+def _active(parameters: int, layers: Sequence[ExpertLayer]) -> dict[str, int]:
+    """The parameters that one token is multiplied by, where that is not all of them."""
+    idle = sum(layer.parameters - layer.active for layer in layers)
+    return {_ACTIVE: parameters - idle} if layers else {}
+
+
+def _layers(layers: Sequence[ExpertLayer]) -> Iterator[Section]:
+    if layers:
+        columns = ("layer", "experts", "k", "routing", "lowering", "parameters", "active per token")
+        rows = [
+            (one.name, one.experts, one.top_k or "not known", one.routing, one.lowering,
+             one.parameters, one.active)
+            for one in layers
+        ]  # fmt: skip
+        yield Section("experts", columns, tuple(rows))
+
+
 def _bundle(path: Path) -> Inspection:
     manifest = Manifest.read(path / "manifest.json")
     engine = manifest.engine
-    facts = {
+    facts: dict[str, Any] = {
         "verdict": manifest.verdict,
         "target": manifest.target,
         "opset": manifest.opset,
         "made by": f"toolkit {manifest.toolkit}",
         "engine": f"{engine.flavour} {engine.version}" if engine else "none",
     }
+    sparse: tuple[Section, ...] = ()
+    if manifest.experts is not None:
+        facts |= {
+            "experts lowered to": manifest.experts.lowering,
+            "because": manifest.experts.reason,
+        }
+        found = _onnx(path / "model.onnx")
+        facts |= {
+            name: found.facts[name] for name in ("parameters", _ACTIVE) if name in found.facts
+        }
+        sparse = tuple(section for section in found.sections if section.title == "experts")
+        sparse += tuple(_measured(manifest.experts))
     files = tuple((name, record.bytes, record.sha256) for name, record in manifest.files.items())
     sources = tuple((s.member, s.path, s.bytes, s.sha256) for s in manifest.sources)
     interface = (
@@ -151,10 +203,23 @@ def _bundle(path: Path) -> Inspection:
         facts,
         (
             Section("interface", ("", "name", "dtype", "shape"), interface),
+            *sparse,
             Section("files", ("file", "bytes", "sha256"), files),
             Section("sources", ("member", "file", "bytes", "sha256"), sources),
         ),
     )
+
+
+def _measured(experts: ExpertRecord) -> Iterator[Section]:
+    """The lowerings that were timed, where the export chose between them."""
+    if experts.milliseconds:
+        counts = tuple(dict.fromkeys(n for each in experts.milliseconds.values() for n in each))
+        rows = [
+            (name, *(each.get(count, "") for count in counts))
+            for name, each in experts.milliseconds.items()
+        ]
+        columns = ("lowering", *(f"ms for {count} tokens" for count in counts))
+        yield Section("lowerings measured", columns, tuple(rows))
 
 
 def _recipe(path: Path) -> Inspection:

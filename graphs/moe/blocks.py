@@ -11,24 +11,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphs.contracts import DOMAIN
+from graphs.moe.row_wise import constant_of, row_wise
 from graphs.moe.slabs import slab_of
 from graphs.near_miss import NearMiss
 
 __all__ = ["ExpertBlock", "find_blocks", "is_expert_linear", "spread_of"]
 
 _LINEARS = {"ExpertLinear", "ExpertLinearBias"}
-
-_ELEMENTWISE = {
-    "Abs", "Add", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Div", "Elu", "Equal", "Erf", "Exp",
-    "Floor", "Gelu", "Greater", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "Log",
-    "Max", "Min", "Mish", "Mul", "Neg", "Not", "Pow", "PRelu", "Reciprocal", "Relu", "Selu",
-    "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu",
-    "Where",
-}  # fmt: skip
-# Ops along the last axis, which for rows [n, U] is 1.
-_LAST_AXIS = {"Split": 0, "Softmax": -1, "LogSoftmax": -1, "LayerNormalization": -1,
-              "RMSNormalization": -1, "Concat": 0}  # fmt: skip
-_AXES_INPUT = {"ReduceMean": 1, "ReduceSum": 1, "ReduceSumSquare": 1, "ReduceMax": 1}
 
 
 @dataclass(frozen=True)
@@ -157,7 +146,7 @@ def _rows_above(value: ir.Value, ids: ir.Value) -> set[ir.Node] | None:
     waiting: list[ir.Value | None] = [value]
     while waiting:
         below = waiting.pop()
-        if below is None or _constant(below) is not None:
+        if below is None or constant_of(below) is not None:
             continue
         node = below.producer()
         if node is None:
@@ -171,7 +160,7 @@ def _rows_above(value: ir.Value, ids: ir.Value) -> set[ir.Node] | None:
                 return None
             # The first layer of an expert reads tokens; one behind it reads rows of the same slots.
             found |= (_rows_above(x, ids) or set()) if spread_of(node) == 1 else set()
-        elif _row_wise(node):
+        elif row_wise(node):
             waiting += node.inputs
         else:
             return None
@@ -190,38 +179,3 @@ def _read_outside(node: ir.Node, found: set[ir.Node]) -> bool:
         value.is_graph_output() or any(use.node not in found for use in value.uses())
         for value in node.outputs
     )
-
-
-def _row_wise(node: ir.Node) -> bool:
-    """Whether a row of the output depends on that row of the input alone, for rows [n, U]."""
-    if node.domain not in {"", "ai.onnx"}:
-        return False
-    if node.op_type in _ELEMENTWISE:
-        return all(_broadcasts(value) for value in node.inputs if value is not None)
-    if node.op_type in _LAST_AXIS:
-        return node.attributes.get_int("axis", _LAST_AXIS[node.op_type]) in {1, -1}
-    if node.op_type == "Slice":
-        return len(node.inputs) > 3 and _axes(node.inputs[3])
-    if node.op_type in _AXES_INPUT:
-        keeps = node.attributes.get_int("keepdims", 1) == 1
-        return keeps and len(node.inputs) > 1 and _axes(node.inputs[1])
-    return False
-
-
-def _broadcasts(value: ir.Value) -> bool:
-    """Whether a constant says the same of every row."""
-    tensor = _constant(value)
-    if tensor is None:
-        return True
-    sizes = tuple(tensor.shape.numpy())
-    return len(sizes) < 2 or sizes[0] == 1
-
-
-def _axes(value: ir.Value | None) -> bool:
-    """Whether constant axes are the last one alone."""
-    tensor = None if value is None else _constant(value)
-    return tensor is not None and set(tensor.numpy().ravel().tolist()) <= {1, -1}
-
-
-def _constant(value: ir.Value) -> ir.TensorProtocol | None:
-    return value.const_value or ir.convenience.get_const_tensor(value)

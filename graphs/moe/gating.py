@@ -54,13 +54,17 @@ def agreeing(router: Router, block: ExpertBlock, likely: GatingCall | None) -> G
         RouterError: If none does.
     """
     logits, weights, ids = router.evaluate()
+    logits = logits.reshape(-1, logits.shape[-1])
     if ids.ndim != 2 or weights.shape != ids.shape:
         raise RouterError(f"its weights have shape {weights.shape}, its ids {ids.shape}")
     half = router.weights.dtype != ir.DataType.FLOAT
     tolerance = _HALF_TOLERANCE if half else _TOLERANCE
     wanted = _spread_out(weights, ids, block.num_experts)
     biases = _biases(router)
-    first = [] if likely is None else [_renamed(likely, biases)]
+    sizes = (("num_experts", block.num_experts), ("k", ids.shape[1]))
+    # The layers of another model of an ensemble may have other sizes.
+    alike = likely is not None and set(sizes) <= set(likely.sizes)
+    first = [_renamed(likely, biases)] if likely is not None and alike else []
     for call in (*first, *_candidates(router, block.num_experts, ids.shape[1], list(biases))):
         found = _run(call, logits, None if call.bias is None else biases[call.bias])
         scale = float(wanted.sum() / found.sum()) if found.sum() else 0.0

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 import onnx_ir as ir
 
 from graphs.moe.blocks import ExpertBlock
+from graphs.moe.experts import ready_blocks
 from graphs.moe.routing import dispatcher_of
 from graphs.moe.slabs import slab_of
 
-__all__ = ["ExpertLayer", "layer_of", "record", "recorded"]
+__all__ = ["ExpertLayer", "layer_of", "layers_of", "record", "recorded"]
 
 _KEY = "toolkit.experts"
 
@@ -32,6 +33,7 @@ class ExpertLayer:
         lowering: The pass that lowered it; ``none`` as exported.
         dtype: Of the weights.
         bytes: Of the weights of all experts.
+        ids: Name of the value that holds the experts of every token, [T, k].
     """
 
     name: str
@@ -43,11 +45,18 @@ class ExpertLayer:
     lowering: str
     dtype: str
     bytes: int
+    ids: str = ""
 
     @property
     def active(self) -> int:
         """Elements of the weights that one token is multiplied by."""
         return self.parameters * self.top_k // self.experts
+
+
+def layers_of(model: ir.Model) -> tuple[ExpertLayer, ...]:
+    """The layers of experts of a model in memory: lowered ones, then others in graph order."""
+    blocks, _ = ready_blocks(model.graph)
+    return (*recorded(model), *(layer_of(block, "none") for block in blocks))
 
 
 def layer_of(block: ExpertBlock, lowering: str) -> ExpertLayer:
@@ -70,6 +79,7 @@ def layer_of(block: ExpertBlock, lowering: str) -> ExpertLayer:
         lowering=lowering,
         dtype=dtype.name.lower(),
         bytes=int(sum(sizes) * dtype.itemsize),
+        ids=str(block.ids.name),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graphs import store
 from graphs.moe.experts import ready_blocks
-from graphs.moe.layers import ExpertLayer, layer_of, recorded
+from graphs.moe.layers import ExpertLayer, layers_of
 from graphs.passes.find_gating import FindGating
 
 __all__ = ["expert_layers"]
@@ -19,9 +19,7 @@ def expert_layers(path: Path) -> tuple[ExpertLayer, ...]:
         GraphError: If the file cannot be used.
     """
     model = store.load(path)
-    lowered = recorded(model)
     if ready_blocks(model.graph)[0]:
         FindGating().apply(model)  # in memory only: what the routing is can be told then
         model.graph.sort()
-    blocks, _ = ready_blocks(model.graph)
-    return (*lowered, *(layer_of(block, "none") for block in blocks))
+    return layers_of(model)

@@ -20,17 +20,18 @@ from onnx.reference import ReferenceEvaluator
 
 from graphs.dims import dims_of
 from graphs.moe.blocks import ExpertBlock
+from graphs.moe.linears import linear_of
 
-__all__ = ["Router", "RouterError", "evaluate", "router_of"]
+__all__ = ["ROUTER_OPS", "Router", "RouterError", "evaluate", "router_of"]
 
 Array = npt.NDArray[np.generic]
 
 _SHAPES_ONLY = {"Reshape", "Unsqueeze", "Squeeze", "Cast", "CastLike", "Identity", "Expand"}
 # What stands between logits and choices. MatMul and Gemm, which make the logits, are not here.
-_ROUTER_OPS = _SHAPES_ONLY | {
+ROUTER_OPS = _SHAPES_ONLY | {
     "Abs", "Add", "And", "ArgMax", "Clip", "Concat", "Constant", "ConstantOfShape", "Div", "Equal",
     "Exp", "Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Less",
-    "LessOrEqual",
+    "LessOrEqual", "OneHot",
     "Log", "Max", "Min", "Mul", "Neg", "Not", "Or", "Range", "Reciprocal", "ReduceMax",
     "ReduceSum", "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Size", "Slice", "Softmax",
     "Softplus", "Sqrt", "Sub", "Tanh", "TopK", "Transpose", "Where",
@@ -48,7 +49,7 @@ class Router:
     """The nodes that choose experts for a block.
 
     Attributes:
-        logits: [T, E], what they start from.
+        logits: [T, E] or [.., .., E], what they start from.
         weights: [T, k], the weight of each choice.
         ids: [T, k], int64.
         nodes: In graph order.
@@ -65,7 +66,7 @@ class Router:
     def num_experts(self) -> int:
         """E."""
         assert self.logits.shape is not None
-        count = self.logits.shape[1]
+        count = self.logits.shape[-1]
         assert isinstance(count, int)
         return count
 
@@ -95,16 +96,17 @@ class Router:
         named = [v for v in self.given if v.const_value is None]
         sizes: dict[str, int] = {}
         for value in named:
-            for dim in dims_of(value.shape) if value.shape is not None else ():
+            for dim in dims_of(value.shape):
                 if isinstance(dim, str):
                     sizes.setdefault(dim, 0 if dim.startswith("past") else _TOKENS_PER_DIM)
         tokens = _token_count(named, sizes)
         assert self.logits.dtype is not None
-        drawn = 2 * random.normal(size=(tokens, self.num_experts))
+        leading = self._leading(tokens)
+        drawn = 2 * random.normal(size=(*leading, self.num_experts))
         feeds: dict[str, Array] = {str(self.logits.name): drawn.astype(self.logits.dtype.numpy())}
         for value in named:
             assert value.dtype is not None
-            dims = dims_of(value.shape) if value.shape is not None else ()
+            dims = dims_of(value.shape)
             shape = [d if isinstance(d, int) else sizes.get(str(d), tokens) for d in dims]
             feeds[str(value.name)] = np.zeros(shape, value.dtype.numpy())
         return feeds
@@ -131,6 +133,12 @@ class Router:
         opset = self.nodes[0].graph.opset_imports.get("", 20)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
+    def _leading(self, tokens: int) -> tuple[int, ...]:
+        """Sizes of the axes before experts."""
+        if len(dims_of(self.logits.shape)) == 2:
+            return (tokens,)
+        return tokens // _TOKENS_PER_DIM, _TOKENS_PER_DIM
+
 
 def _counted_from_front(node: onnx.NodeProto) -> onnx.NodeProto:
     """ONNX's reference implementation gathers along -1 as along no axis; a router has [T, E]."""
@@ -149,7 +157,7 @@ def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> tuple[Array,
 def _token_count(named: list[ir.Value], sizes: Mapping[str, int]) -> int:
     """How many rows logits need for the shapes that the router reads: all of a batch's tokens."""
     for value in named:
-        dims = dims_of(value.shape) if value.shape is not None else ()
+        dims = dims_of(value.shape)
         known = [sizes[dim] for dim in dims if isinstance(dim, str) and sizes[dim]]
         if known:
             return math.prod(known)
@@ -179,8 +187,8 @@ def router_of(block: ExpertBlock, order: Mapping[ir.Node, int]) -> Router:
 
 
 def _is_logits(value: ir.Value, num_experts: int) -> bool:
-    dims = dims_of(value.shape) if value.shape is not None else ()
-    return len(dims) == 2 and dims[1] == num_experts
+    dims = dims_of(value.shape)
+    return len(dims) in {2, 3} and dims[-1] == num_experts
 
 
 def _weights_of(block: ExpertBlock) -> ir.Value:
@@ -203,16 +211,20 @@ def _weights_of(block: ExpertBlock) -> ir.Value:
 def _two_dimensional(value: ir.Value) -> ir.Value | None:
     """The value [T, k] that a column of slots is a reshape of."""
     current: ir.Value | None = value
+    last: ir.Value | None = None
     while current is not None:
         node = current.producer()
         shape = current.shape
         reshaped = node is not None and node.op_type in {"Reshape", "Unsqueeze", "Expand"}
-        if shape is not None and len(shape) == 2 and not reshaped:
-            return current
+        if shape is not None and len(shape) == 2:
+            last = current
+            if not reshaped:
+                return current
         if node is None or node.op_type not in _SHAPES_ONLY:
-            return None
+            break
         current = node.inputs[0]
-    return None
+    # Tokens of a router may lie in two axes; the reshape of what it gives is part of it then.
+    return last if last is not value else None
 
 
 def _depends(value: ir.Value, origin: ir.Node | None) -> bool:
@@ -221,6 +233,10 @@ def _depends(value: ir.Value, origin: ir.Node | None) -> bool:
         return False
     above, _, _ = _cone([value])
     return origin in above or bool(above & _cone([origin.outputs[0]])[0])
+
+
+def _routes(node: ir.Node) -> bool:
+    return node.op_type in ROUTER_OPS and node.domain in {"", "ai.onnx"}
 
 
 def _cone(values: list[ir.Value]) -> tuple[set[ir.Node], set[ir.Value], list[ir.Value]]:
@@ -234,7 +250,7 @@ def _cone(values: list[ir.Value]) -> tuple[set[ir.Node], set[ir.Value], list[ir.
         node = value.producer()
         if value.const_value is not None:
             given[value] = None
-        elif node is None or node.op_type not in _ROUTER_OPS or node.domain not in {"", "ai.onnx"}:
+        elif node is None or not _routes(node) or linear_of(value) is not None:
             sources.add(value)
         elif node not in nodes:
             nodes.add(node)

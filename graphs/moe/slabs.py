@@ -7,6 +7,7 @@ writes them one at a time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from graphs.tensors import SMALL
 
-__all__ = ["Slab", "Slabs", "slab_of"]
+__all__ = ["Slab", "Slabs", "Stacked", "slab_of"]
 
 _LAST_TWO_SWAPPED = [0, 2, 1]
 
@@ -31,6 +32,20 @@ class Slab:
 
     value: ir.Value
     transposed: bool
+
+
+class Stacked(ir.LazyTensor):
+    """Tensors of one shape as one, [E, ..]: read from where they lie when somebody asks for it."""
+
+    def __init__(self, parts: Sequence[ir.TensorProtocol], name: str) -> None:
+        self.parts = tuple(parts)
+        first = self.parts[0]
+        sizes = [len(self.parts), *first.shape.numpy()]
+        super().__init__(self._stack, first.dtype, ir.Shape(sizes), name=name)
+
+    def _stack(self) -> ir.TensorProtocol:
+        array = np.stack([part.numpy() for part in self.parts])
+        return ir.Tensor(array, dtype=self.dtype, name=self.name)
 
 
 def slab_of(value: ir.Value) -> Slab | None:
@@ -83,6 +98,8 @@ class Slabs:
 
 
 def _part(tensor: ir.TensorProtocol, expert: int, shape: list[int], name: str) -> ir.TensorProtocol:
+    if isinstance(tensor, Stacked):
+        return tensor.parts[expert]
     size = int(np.prod(shape)) * tensor.dtype.itemsize
     if isinstance(tensor, ir.ExternalTensor) and size == int(size) and size >= SMALL:
         return ir.ExternalTensor(

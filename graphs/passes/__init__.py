@@ -15,6 +15,7 @@ from graphs.passes.experts import (
     ExpertsToRows,
 )
 from graphs.passes.find_gating import FindGating
+from graphs.passes.find_moe_blocks import FindMoeBlocks
 from graphs.passes.mixed_precision import MixedPrecision
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -31,6 +32,7 @@ PASSES: Mapping[str, type[Pass]] = {
     ExpertsToNative.name: ExpertsToNative,
     ExpertsToRows.name: ExpertsToRows,
     FindGating.name: FindGating,
+    FindMoeBlocks.name: FindMoeBlocks,
     MixedPrecision.name: MixedPrecision,
     RemoveUnusedNodes.name: RemoveUnusedNodes,
     SkipGatedMembers.name: SkipGatedMembers,

@@ -17,6 +17,7 @@ from graphs.moe.native import to_native
 from graphs.moe.slabs import Slabs
 from graphs.moe.sorted_rows import to_conditionals, to_rows
 from graphs.passes.base import NearMiss, PassReport
+from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 
 __all__ = [
     "ExpertsToBatched",
@@ -53,9 +54,9 @@ class _ExpertsPass:
         layers = [layer_of(block, self.name) for block in chosen]
         for block in chosen:
             self.rewrite(block, model, slabs, misses)
-        slabs.drop_unused()
-        _drop_functions(model)
         if layers:
+            slabs.drop_unused()
+            RemoveUnusedNodes().apply(model)
             record(model, layers)
         return PassReport(self.name, tuple(block.name for block in chosen), tuple(misses))
 
@@ -152,12 +153,3 @@ def _replace(block: ExpertBlock, result: ir.Value, graph: ir.Graph) -> None:
     old.replace_all_uses_with(result, replace_graph_outputs=True)
     graph.remove(block.nodes, safe=True)
     result.name, result.shape = name, shape
-
-
-def _drop_functions(model: ir.Model) -> None:
-    """Functions that no node calls any more."""
-    called = {node.op_identifier() for node in model.graph.all_nodes()}
-    for function in model.functions.values():
-        called |= {node.op_identifier() for node in function.all_nodes()}
-    for key in [key for key in model.functions if key not in called]:
-        del model.functions[key]

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from graphs.branching import Additions
 from graphs.contracts import DOMAIN
 from graphs.dims import Dim, dims_of
 from graphs.moe.blocks import ExpertBlock
@@ -17,6 +18,7 @@ from graphs.moe.gating import OUTPUTS, GatingCall, agreeing
 from graphs.moe.routers import Router, RouterError, router_of
 from graphs.moe.routing import DISPATCHERS, operator
 from graphs.passes.base import NearMiss, PassReport
+from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 
 __all__ = ["FindGating"]
 
@@ -55,6 +57,8 @@ class FindGating:
                 misses.append(NearMiss(group[0].name, str(reason)))
                 continue
             sites.append(_put(router, group[0], last, model))
+        if sites:
+            RemoveUnusedNodes().apply(model)
         return PassReport(self.name, tuple(sites), tuple(misses))
 
     def ensures(self, model: ir.Model) -> None:
@@ -86,7 +90,7 @@ def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) 
     """The operator in place of a router's nodes; gives its name."""
     graph, count = model.graph, block.num_experts
     name = f"{router.ids.name}/gating"
-    inputs = [router.logits]
+    inputs = [_rows(router, name, graph)]
     if call.op_type == "GroupedTopKGating":
         inputs.append(_bias(router, call, name, graph))
     tokens = None if block.x.shape is None else dims_of(block.x.shape)[0]
@@ -110,8 +114,18 @@ def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) 
             ir.node("Cast", [outputs[0]], {"to": kind}, outputs=[weights], name=str(weights.name))
         )
     router.weights.replace_all_uses_with(weights, replace_graph_outputs=True)
-    _remove_unread(router.nodes, graph)
     return name
+
+
+def _rows(router: Router, name: str, graph: ir.Graph) -> ir.Value:
+    """Logits [T, E]."""
+    logits = router.logits
+    if len(logits.shape or ()) == 2:
+        return logits
+    assert logits.dtype is not None
+    added, count = Additions(graph, name), router.num_experts
+    shape = added.constant("rows_shape", np.array([-1, count], np.int64))
+    return added.node("rows", "Reshape", [logits, shape], logits.dtype, [None, count])
 
 
 def _bias(router: Router, call: GatingCall, name: str, graph: ir.Graph) -> ir.Value:
@@ -125,9 +139,3 @@ def _bias(router: Router, call: GatingCall, name: str, graph: ir.Graph) -> ir.Va
     value.const_value = ir.tensor(array, name=value.name)
     graph.register_initializer(value)
     return value
-
-
-def _remove_unread(nodes: tuple[ir.Node, ...], graph: ir.Graph) -> None:
-    for node in reversed(nodes):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)

@@ -10,7 +10,15 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from tests.moe_models import write_tiny
 from tests.workshop import RECIPE, write_huggingface
+
+SPARSE = """
+model: {checkpoint: sparse}
+shapes: {batch: [1, 1, 2], sequence: [1, 2, 3]}
+export: {experts: dense}
+parity: {cases: 1}
+"""
 
 
 @pytest.fixture
@@ -73,6 +81,48 @@ def test_inspect_counts_bytes_of_tensors(run, shop):
         "inner.weight": 96, "inner.bias": 16,
     }  # fmt: skip
     assert found["bytes"] == 112
+
+
+def test_inspect_shows_experts(run, shop):
+    """Of a checkpoint, of the graph made from it and of the bundle around that."""
+    write_tiny(shop / "sparse", "mixtral", num_hidden_layers=1)
+    (shop / "sparse.yaml").write_text(SPARSE)
+    model = json.loads(run("inspect", "sparse", "--json").out)
+    experts = 3 * 4 * 32 * 48  # gate, up and down of four
+    assert model["experts"] == "4 in a layer, 2 for each token"
+    assert model["active parameters per token"] == model["parameters"] - experts // 2
+    assert model["parameters"] == sum(np.prod(row["shape"]) for row in model["tensors"])
+    made = run("export", "sparse.yaml", "-o", "moe", "--json")
+    assert made.code == 0, made.err
+    graph = json.loads(run("inspect", "moe/model.onnx", "--json").out)
+    (layer,) = graph["experts"]
+    assert (layer["experts"], layer["k"], layer["lowering"]) == (4, 2, "experts_to_dense")
+    assert layer["routing"] == "TopKGating: normalize 1, scale 1"
+    assert (layer["parameters"], layer["active per token"]) == (experts, experts // 2)
+    assert graph["active parameters per token"] == graph["parameters"] - experts // 2
+    bundle = json.loads(run("inspect", "moe", "--json").out)
+    assert bundle["experts"] == graph["experts"]
+    assert bundle["experts lowered to"] == "dense"
+    assert bundle["because"] == "the recipe says so"
+    assert bundle["active parameters per token"] == graph["active parameters per token"]
+    assert "active parameters per token" in run("inspect", "moe").out
+    # A model without experts says nothing of them.
+    assert not {"experts", "active parameters per token"} & set(
+        json.loads(run("inspect", "linear.safetensors", "--json").out)
+    )
+
+
+def test_inspect_shows_why_a_lowering_was_chosen(run, bundle, shop):
+    path = shop / "out/manifest.json"
+    times = {"rows": {"1": 0.5, "64": 1.5}, "dense": {"1": 0.25}}
+    record = {"lowering": "rows", "reason": "fastest", "milliseconds": times}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "experts": record}))
+    found = json.loads(run("inspect", "out", "--json").out)
+    assert found["because"] == "fastest"
+    assert found["lowerings measured"] == [
+        {"lowering": "rows", "ms for 1 tokens": 0.5, "ms for 64 tokens": 1.5},
+        {"lowering": "dense", "ms for 1 tokens": 0.25, "ms for 64 tokens": ""},
+    ]
 
 
 def test_inspect_shows_tied_weights(run, shop):

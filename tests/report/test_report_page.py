@@ -54,6 +54,21 @@ def test_a_decode_is_drawn_step_by_step(healthy):
     assert "Step by step" not in render_report(ReportContext("digits", healthy))
 
 
+def test_routing_is_a_table_and_a_figure_for_each_layer(healthy):
+    row = {
+        "candidate": "candidate", "layer": "layers.0<b>", "experts": 4, "k": 2, "tokens": 100,
+        "same": 97, "near_ties": 2, "beyond": 1, "behind": 0, "load": [90, 60, 50, 0],
+        "reference_load": [91, 59, 50, 0], "imbalance": 1.8, "idle": 1, "idle_cases": 3,
+        "single_cases": 2,
+    }  # fmt: skip
+    page = render_report(ReportContext("digits", {**healthy, "experts": [row]}))
+    assert "<h2>Routing</h2>" in page
+    assert 'aria-label="Load of the experts of layers.0&lt;b&gt;"' in page
+    assert re.search(r"the busiest has 1\.80\s×\s+the mean; 1 expert no token chose", page)
+    assert re.search(r"<td>97\.00\s%</td><td>2</td><td><span class=\"over\">1</span></td>", page)
+    assert "<h2>Routing</h2>" not in render_report(ReportContext("digits", healthy))
+
+
 class Elements(HTMLParser):
     """Start tags with their attributes, and the text outside style elements."""
 

@@ -4,6 +4,7 @@ Reading needs numpy and nothing else, and never more memory than asked for: head
 tensors are memory-mapped. Pickled weights are refused, because unpickling runs code.
 """
 
+from toolkit.checkpoint.experts import ExpertCounts, active_parameters, expert_counts
 from toolkit.checkpoint.finite import check_finite
 from toolkit.checkpoint.folder import Checkpoint, open_checkpoint
 from toolkit.checkpoint.header import (
@@ -21,10 +22,13 @@ __all__ = [
     "MAX_HEADER_BYTES",
     "PICKLE_SUFFIXES",
     "Checkpoint",
+    "ExpertCounts",
     "Header",
     "TensorEntry",
+    "active_parameters",
     "check_finite",
     "conversion_command",
+    "expert_counts",
     "open_checkpoint",
     "read_header",
     "tied",

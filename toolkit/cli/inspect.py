@@ -21,7 +21,7 @@ def inspect_command(
     from toolkit.inspection import inspect_path
 
     found = inspect_path(path)
-    numeric = {"bytes", "nodes"}
+    numeric = {"bytes", "nodes", "active per token"}
     tables = [pairs(f"{path} ({found.kind})", found.facts)]
     for section in found.sections:
         right = int(section.columns[-1] in numeric)

@@ -24,5 +24,6 @@ def joined(first: ParityReport, second: ParityReport) -> ParityReport:
         healthy=(*second.healthy, *first.healthy),
         worst=(*second.worst, *first.worst),
         steps=(*second.steps, *first.steps),
+        experts=(*second.experts, *first.experts),
         notes=(*first.notes, f"{second.candidates[0]} was held against {second.reference}"),
     )

@@ -98,6 +98,8 @@ class ParityOptions:
         worst: How many of the worst cases the report lists for each candidate.
         inputs: The inputs, to know rows and masks by; what each runner says of itself if empty.
         notes: What a reader must know about how the proof was run.
+        causal: Whether a position depends on none behind it, so that a token which goes to other
+            experts changes later positions alone; otherwise it changes its whole row.
     """
 
     tolerance: Tolerance = Tolerance()
@@ -107,6 +109,7 @@ class ParityOptions:
     worst: int = 10
     inputs: tuple[TensorSpec, ...] = ()
     notes: tuple[str, ...] = ()
+    causal: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from typing import TypeVar
 
 from toolkit.errors import ParityError
 from toolkit.feeds import Case
+from toolkit.parity.experts import expert_routing, judge_experts, near_cases, shipped_check
 from toolkit.parity.judge import Judged, Judging, judge_output, judged_cases, worst_cases
 from toolkit.parity.lawful import judge_laws
 from toolkit.parity.laws import LawFindings, try_laws
 from toolkit.parity.layout import layout_of
+from toolkit.parity.loads import ExpertRouting
 from toolkit.parity.measure import Broken, Measurements, measure, record
 from toolkit.parity.options import OutputSpec, ParityOptions, Precision, Structure
 from toolkit.parity.results import (
+    Check,
     ClassResult,
     ParityReport,
     RunCase,
@@ -26,8 +29,10 @@ from toolkit.parity.routing import routing
 from toolkit.parity.steps import StepErrors, step_errors
 from toolkit.parity.store import OutputStore
 from toolkit.parity.tables import class_results
+from toolkit.parity.tallies import Tallies, Thresholds, thresholds
 from toolkit.progress import Progress, silent
-from toolkit.runtime.base import Runner
+from toolkit.runtime.base import Outputs, Runner
+from toolkit.runtime.choices import Watched
 
 __all__ = ["prove"]
 
@@ -88,6 +93,7 @@ def prove(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are ne
         healthy=_all(found.healthy for found in findings),
         worst=_all(found.worst for found in findings),
         steps=_all(found.steps for found in findings),
+        experts=_all(found.experts for found in findings),
     )
 
 
@@ -122,6 +128,8 @@ class _Measured:
     cases: Measurements
     laws: LawFindings
     law_case: int
+    tallies: Tallies
+    shipped: Check | None
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ class _Findings:
     healthy: list[ClassResult]
     worst: list[WorstCase]
     steps: list[StepErrors]
+    experts: list[ExpertRouting]
 
 
 @dataclass(frozen=True)
@@ -146,22 +155,39 @@ class _Proof:
 
     def run(self, group: _Group) -> _Findings:
         """Measure and judge a group."""
-        healthy = [self._measure(runner, group.precision) for runner in group.baselines]
+        near = near_cases(self.store, len(self.cases), group.precision)
+        healthy = [self._measure(runner, group, near) for runner in group.baselines]
         for one in healthy:
             _require_whole(one.cases, self.cases)
-        found = _Findings([], [], self._healthy_rows(healthy), [], [])
+        limits = thresholds([one.tallies for one in healthy])
+        found = _Findings([], [], self._healthy_rows(healthy), [], [], [])
         for runner in group.candidates:
-            self._judge(self._measure(runner, group.precision), healthy, group, found)
+            self._judge(self._measure(runner, group, near, limits), healthy, group, found)
         return found
 
-    def _measure(self, runner: Runner, precision: Precision) -> _Measured:
+    def _measure(
+        self,
+        runner: Runner,
+        group: _Group,
+        near: frozenset[int],
+        limits: Thresholds | None = None,
+    ) -> _Measured:
+        """Run a runner over everything; ``limits`` are for candidates."""
+        precision, tallies = group.precision, Tallies(self.options.causal, limits)
+        shown: Outputs | None = None
         with runner as run:
-            measured = measure(run, self.cases, self.outputs, self.store, precision, self.progress)
-            layout = layout_of(self.options.inputs or run.inputs)
-            law_case, laws = try_laws(
-                run, layout, self.cases, self.outputs, precision, self.undecided
+            measured = measure(
+                run, self.cases, self.outputs, self.store, precision, self.progress, tallies
             )
-        return _Measured(runner.name, measured, laws, law_case)
+            layout = layout_of(self.options.inputs or run.inputs)
+            without = near.union(self.undecided)
+            law_case, laws = try_laws(run, layout, self.cases, self.outputs, precision, without)
+            if isinstance(run, Watched):
+                shown = self.cases[law_case].run(run)
+        shipped = None
+        if isinstance(runner, Watched) and shown is not None and limits is not None:
+            shipped = shipped_check(runner, shown, self.cases[law_case], self.outputs, precision)
+        return _Measured(runner.name, measured, laws, law_case, tallies, shipped)
 
     def _judge(
         self, mine: _Measured, healthy: Sequence[_Measured], group: _Group, found: _Findings
@@ -192,6 +218,8 @@ class _Proof:
         laws = [one.laws for one in healthy]
         found.verdicts.append(judge_laws(mine.name, mine.laws, laws, limits, tried.name, tolerance))
         found.worst.extend(worst_cases(mine.name, judged, self.options.worst))
+        found.verdicts.extend(judge_experts(mine.name, mine.tallies, mine.shipped))
+        found.experts.extend(expert_routing(mine.name, mine.tallies))
 
     def _healthy_rows(self, healthy: Sequence[_Measured]) -> list[ClassResult]:
         """The first baseline's own numbers; they are not held against a limit."""

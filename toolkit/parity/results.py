@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from toolkit.errors import ParityError
+from toolkit.parity.loads import ExpertRouting
 from toolkit.parity.options import Precision, Space, Tolerance
 from toolkit.parity.steps import StepErrors
 from toolkit.parity.wire import dump, load
@@ -35,7 +36,7 @@ Gate = Literal[
     "checker", "domains", "dimensions", "paths", "data",
     "ran", "finite", "rms", "max",
     "budget rms", "budget p99", "budget max",
-    "choice", "divergence", "routing",
+    "choice", "divergence", "routing", "experts", "near ties", "as shipped",
     "repeat", "identical rows", "row order", "one row", "padding content", "padding length",
 ]  # fmt: skip
 
@@ -61,8 +62,10 @@ class Check:
             ``rms`` and ``max``: the error of each case; ``budget …``: the error of each class of
             cases; ``choice``: the largest reference margin lost to another outcome, against twice
             the error allowed; ``divergence``: the largest KL(reference || candidate); ``routing``:
-            the share of rows that a gate decides by less than rounding. The others are described
-            in ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
+            the share of rows that a gate decides by less than rounding; ``experts``: tokens sent
+            to other experts by more than rounding may turn; ``near ties``: the share of tokens
+            left out; ``as shipped``: what the file differs from its copy that shows its routing.
+            The others: ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
         status: ``not run`` when there was nothing to hold it against; never a pass.
         measured: The figure, of the case nearest to its limit or farthest over it.
         limit: The most it may be.
@@ -199,6 +202,7 @@ class ParityReport:
         healthy: The same for the baseline.
         worst: The cases nearest to their limit or farthest over it, worst first.
         steps: Step by step, for cases in which a model feeds on what it gave before.
+        experts: For each candidate and layer of experts, where tokens go.
     """
 
     verdict: Literal["passed", "failed"]
@@ -216,6 +220,7 @@ class ParityReport:
     healthy: tuple[ClassResult, ...]
     worst: tuple[WorstCase, ...]
     steps: tuple[StepErrors, ...] = ()
+    experts: tuple[ExpertRouting, ...] = ()
     format: Literal[1] = 1
 
     def __post_init__(self) -> None:
@@ -331,4 +336,9 @@ _HINTS: dict[Gate, str] = {
     "choice": "a clear decision changed: compare the order of the classes",
     "routing": "the gate says nearly the same of several members for most inputs: train it, or"
     " leave top_k out",
+    "experts": "the graph's router is not PyTorch's: look at its weights, its correction bias and"
+    " its groups; --explain names the first node that differs",
+    "near ties": "the router says nearly the same of several experts for most tokens, so that"
+    " rounding decides: train it, or export in float32",
+    "as shipped": "what is seen of the routing is not what the file computes",
 }

@@ -68,6 +68,11 @@ class OutputStore:
         """Whether there is such an array."""
         return key in self._arrays or key in self._files
 
+    def case(self, index: int) -> dict[str, npt.NDArray[Any]]:
+        """Every array of a case by name, in the order they came."""
+        names = {name: None for case, name in (*self._arrays, *self._files) if case == index}
+        return {name: self[index, name] for name in names}
+
     @property
     def spilled(self) -> int:
         """How many arrays are on disk."""

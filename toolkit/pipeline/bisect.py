@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +10,8 @@ from typing import Literal
 
 import graphs
 from toolkit.parity import ParityReport
-from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
-from toolkit.pipeline.plan import make_plan
+from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves, is_asked
+from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
 from toolkit.progress import Progress, silent
 from toolkit.recipe import Recipe
@@ -66,7 +66,7 @@ def bisect_passes(recipe: Recipe, folder: Path, progress: Progress = silent) -> 
         first = Path(work) / "fuse.onnx"
         fuse_leaves(plan, exported, first, ())
         stages: list[Stage] = []
-        for path, name, sites in _steps(first, asked_passes(plan)):
+        for path, name, sites in _steps(first, plan):
             if stages and stages[-1].verdict != "pass":
                 stages.append(Stage(name, sites, "not run"))
                 continue
@@ -75,15 +75,19 @@ def bisect_passes(recipe: Recipe, folder: Path, progress: Progress = silent) -> 
     return Bisection(tuple(stages))
 
 
-def _steps(first: Path, passes: Sequence[graphs.Pass]) -> Iterator[tuple[Path, str, int]]:
-    """Each graph as it is made, with the number of places that were rewritten."""
+def _steps(first: Path, plan: Plan) -> Iterator[tuple[Path, str, int]]:
+    """Each graph as it is made, with the number of places that were rewritten.
+
+    What every export looks for, as experts, is a step where there was some.
+    """
     yield first, "fuse", 0
     current = first
-    for number, step in enumerate(passes):
+    for number, step in enumerate(asked_passes(plan)):
         following = current.with_name(f"{number}.onnx")
         (report,) = graphs.rewrite(current, [step], following)
-        current = following
-        yield current, step.name, len(report.sites)
+        if report.sites or is_asked(plan, step):
+            current = following
+            yield current, step.name, len(report.sites)
 
 
 def _named(progress: Progress, stage: str) -> Progress:

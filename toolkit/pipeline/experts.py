@@ -48,7 +48,7 @@ def expert_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
     if wanted == "keep":
         return ()
     lowering = "rows" if wanted == "auto" else wanted
-    return LOWERINGS[lowering](), graphs.RemoveUnusedNodes()
+    return (LOWERINGS[lowering](),)
 
 
 def settle_experts(
@@ -98,7 +98,7 @@ class _Kind:
 def _kinds(layers: Sequence[tuple[Path, graphs.ExpertLayer]]) -> Iterator[_Kind]:
     groups: dict[graphs.ExpertLayer, list[tuple[Path, graphs.ExpertLayer]]] = {}
     for path, layer in layers:
-        groups.setdefault(replace(layer, name="", routing=""), []).append((path, layer))
+        groups.setdefault(replace(layer, name="", routing="", ids=""), []).append((path, layer))
     for found in groups.values():
         yield _Kind(*found[0], len(found))
 
@@ -150,8 +150,7 @@ def _times(kind: _Kind, names: Sequence[str], tokens: Sequence[int]) -> dict[str
         graphs.cut_experts(kind.path, kind.layer.name, cut)
         for name in names:
             lowered = Path(folder) / f"{name}.onnx"
-            steps = [LOWERINGS[name](), graphs.RemoveUnusedNodes()]
-            report, _ = graphs.rewrite(cut, steps, lowered)
+            (report,) = graphs.rewrite(cut, [LOWERINGS[name]()], lowered)
             if name == "native" and report.near_misses:
                 continue
             with OrtRunner(lowered) as runner:

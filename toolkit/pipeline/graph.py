@@ -12,7 +12,7 @@ from toolkit.pipeline.experts import LOWERINGS, expert_passes
 from toolkit.pipeline.plan import GroupPlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress
 
-__all__ = ["asked_passes", "export_leaves", "fuse_leaves"]
+__all__ = ["asked_passes", "export_leaves", "fuse_leaves", "is_asked"]
 
 _UNASKED = {graphs.FindGating.name, *(step.name for step in LOWERINGS.values())}
 
@@ -47,11 +47,20 @@ def export_leaves(
 def asked_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
     """Routers are found, then come the passes of the recipe in its order, mixed precision, experts.
 
-    Gates stay in float32: they are small, and decide between members. Experts come last, because
-    mixed precision leaves what stands in conditionals alone.
+    Layers of experts are looked for before their routers, if the recipe says so. Gates stay in
+    float32: they are small, and decide between members. Experts come last, because mixed precision
+    leaves what stands in conditionals alone.
     """
     named = tuple(graphs.PASSES[step.name](**step.options()) for step in plan.recipe.passes)
-    return (graphs.FindGating(), *named, *_mixed(plan), *expert_passes(plan))
+    first = [step for step in named if step.name == graphs.FindMoeBlocks.name]
+    rest = [step for step in named if step.name != graphs.FindMoeBlocks.name]
+    return (*first, graphs.FindGating(), *rest, *_mixed(plan), *expert_passes(plan))
+
+
+def is_asked(plan: Plan, step: graphs.Pass) -> bool:
+    """Whether a pass has to rewrite something: those that a recipe names, and mixed precision."""
+    named = {each.name for each in plan.recipe.passes}
+    return step.name in named or step.name == graphs.MixedPrecision.name
 
 
 def _mixed(plan: Plan) -> tuple[graphs.Pass, ...]:
@@ -75,13 +84,14 @@ def fuse_leaves(
         graphs.GraphError: If members cannot be fused, or a pass that the recipe names, or its
             mixed precision, rewrites nothing.
     """
-    asked = {step.name for step in plan.recipe.passes} | {graphs.MixedPrecision.name}
-    required = [step.name for step in passes if step.name in asked]
+    required = [step.name for step in passes if is_asked(plan, step)]
     every = (graphs.StripExporterMetadata(), *passes)
     tree = _tree(plan.root, "", exported)
     reports = graphs.fuse(tree, out, passes=every, required=required)
     # What looks for experts in every graph is worth a line where there were some.
-    return [r for r in reports if r.sites or r.near_misses or r.name not in _UNASKED - asked]
+    return [
+        r for r in reports if r.sites or r.near_misses or r.name not in _UNASKED - set(required)
+    ]
 
 
 def _export(

@@ -29,9 +29,10 @@ from toolkit.pipeline.reference import (
     reference_runner,
 )
 from toolkit.pipeline.runtimes import Runtime, candidate_runners
+from toolkit.pipeline.watched import Watching
 from toolkit.progress import Progress
 from toolkit.recipe import ExportSettings
-from toolkit.runtime import OrtRunner, Runner
+from toolkit.runtime import Runner
 
 __all__ = ["WIDENED", "Halves", "half_precision", "prove_widened"]
 
@@ -61,7 +62,7 @@ class Halves:
 
 @contextmanager
 def half_precision(
-    plan: Plan, runtime: Runtime, exact: str, progress: Progress
+    plan: Plan, runtime: Runtime, exact: str, progress: Progress, watching: Watching
 ) -> Iterator[Halves | None]:
     """Export the plan in float32; None where float32 ships anyway.
 
@@ -70,6 +71,7 @@ def half_precision(
         runtime: What runs graphs.
         exact: The precision of references.
         progress: Told of every model.
+        watching: Shows which experts graphs choose.
     """
     recipe, precision = plan.recipe, plan.recipe.export.arithmetic
     if precision == "float32":
@@ -86,10 +88,10 @@ def half_precision(
         yield Halves(
             Structure(
                 baselines=baseline_runners(whole, "float32", exact),
-                candidates=candidate_runners(graph, runtime, label=", in float32"),
+                candidates=candidate_runners(graph, watching, runtime, label=", in float32"),
             ),
             reference=_reference(plan, exact),
-            baseline=OrtRunner(rounded, provider=runtime, label=", constants rounded"),
+            baseline=watching.runner(rounded, runtime, ", constants rounded"),
         )
 
 
@@ -107,6 +109,7 @@ def prove_widened(  # noqa: PLR0913, PLR0917  (each is a different thing, and al
     options: ParityOptions,
     runtime: Runtime,
     progress: Progress,
+    watching: Watching,
 ) -> ParityReport:
     """Prove the weights and the structure of the very file, in float32."""
     tolerance = options.tolerance
@@ -121,7 +124,7 @@ def prove_widened(  # noqa: PLR0913, PLR0917  (each is a different thing, and al
             candidates=(),
             structure=Structure(
                 baselines=(halves.baseline,),
-                candidates=(OrtRunner(wide, provider=runtime, label=WIDENED),),
+                candidates=(watching.runner(wide, runtime, WIDENED),),
             ),
             cases=proof_cases(plan),
             outputs=output_specs(plan),

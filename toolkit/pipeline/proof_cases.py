@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.feeds import Case, cases, real_cases
+import numpy as np
+
+from toolkit.checkpoint import expert_counts
+from toolkit.feeds import Case, caches_of, cases, make_feeds, real_cases
 from toolkit.parity import decode_cases
 from toolkit.pipeline.plan import Plan
 from toolkit.runtime import Array, Feeds, Outputs, Runner
@@ -23,10 +26,38 @@ def proof_cases(plan: Plan) -> tuple[Case, ...]:
     drawn = cases(plan.inputs, plan.shapes, seed=plan.recipe.parity_seed, count=settings.cases)
     seed, outputs = plan.recipe.parity_seed, plan.root.outputs
     decoded = decode_cases(plan.inputs, outputs, plan.shapes, seed=seed)
+    drawn = (*_one_token(plan), *drawn)
     real: tuple[Case, ...] = ()
     if settings.inputs is not None:
         real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, _tokenizer(plan))
     return (*real, *decoded, *drawn)
+
+
+def _one_token(plan: Plan) -> tuple[Case, ...]:
+    """For decoders with experts: the same token everywhere and no cache, so all go one way.
+
+    Without a cache as input, the case of the smallest values is that already.
+    """
+    caches = caches_of(plan.inputs, plan.root.outputs)
+    if caches is None or not any(_sparse(leaf.origin) for _, leaf in plan.leaves()):
+        return ()
+    past = str(next(spec for spec in plan.inputs if spec.name == caches.past[0]).shape[2])
+    if plan.shapes[past].min > 0:
+        return ()
+    dims = {name: 0 if name == past else span.opt for name, span in plan.shapes.items()}
+
+    def make() -> dict[str, Array]:
+        feeds = make_feeds(plan.inputs, dims, np.random.default_rng(0), "smallest")
+        ids = feeds[caches.ids]
+        return {**feeds, **caches.feeds(ids, caches.empty(len(ids)), feeds)}
+
+    return (Case("one token everywhere", "adversarial", dims, make),)
+
+
+def _sparse(origin: object) -> bool:
+    return (
+        isinstance(origin, HuggingFaceSource) and expert_counts(origin.config.to_dict()) is not None
+    )
 
 
 def recorded(case: Case, runner: Runner) -> list[dict[str, Array]]:

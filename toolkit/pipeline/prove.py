@@ -28,6 +28,7 @@ from toolkit.pipeline.reference import (
     reference_runner,
 )
 from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
+from toolkit.pipeline.watched import Watching, is_causal
 from toolkit.progress import Progress, silent
 
 __all__ = ["prove_bundle", "prove_plan"]
@@ -65,16 +66,20 @@ def prove_plan(
         seconds=recipe.parity.budget if seconds is None else seconds,
         inputs=plan.inputs,
         notes=notes,
+        causal=is_causal(plan),
     )
 
     def told(what: str, done: int, total: int) -> None:
         progress(f"prove: {what}", done, total)
 
-    with half_precision(plan, runtime, exact, progress) as halves:
+    with (
+        Watching(plan) as watching,
+        half_precision(plan, runtime, exact, progress, watching) as halves,
+    ):
         report = prove(
             reference=reference_runner(plan, exact),
             baselines=baseline_runners(plan, precision, exact),
-            candidates=() if lacking else candidate_runners(graph, runtime),
+            candidates=() if lacking else candidate_runners(graph, watching, runtime),
             cases=proof_cases(plan),
             outputs=output_specs(plan),
             options=options,
@@ -82,13 +87,20 @@ def prove_plan(
             structure=halves.structure if halves else None,
         )
         if halves:
-            widened = prove_widened(plan, graph, halves, options, runtime, told)
+            widened = prove_widened(plan, graph, halves, options, runtime, told, watching)
             report = joined(report, widened).with_note(_floor(plan, exact, widened))
-    if lacking:
-        check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
-        report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))
-        report = report.with_note(f"{precision} was not run: {lacking}")
+    if watching.hidden:
+        names = ", ".join(watching.hidden)
+        report = report.with_note(f"the routing of experts was not observed in {names}")
+    report = _without_run(report, precision, lacking) if lacking else report
     return report.with_files(static, hash_files(graph))
+
+
+def _without_run(report: ParityReport, precision: str, lacking: str) -> ParityReport:
+    """The report of a graph that nothing here can run."""
+    check = Check("G2", "budget rms", "not run", 0.0, 0.0, "", lacking)
+    report = report.with_verdict(Verdict(f"{precision} graph", "", "values", (check,)))
+    return report.with_note(f"{precision} was not run: {lacking}")
 
 
 def _floor(plan: Plan, exact: str, widened: ParityReport) -> str:

@@ -22,6 +22,7 @@ from toolkit.pipeline.plan import (
     Plan,
     StackPlan,
 )
+from toolkit.pipeline.watched import member_of
 from toolkit.runtime import (
     ChangedSource,
     EnsembleRunner,
@@ -65,12 +66,12 @@ def reference_runner(plan: Plan, dtype: str, change: Change | None = None) -> Ru
     stays in the file's precision. Gates stay in float32 at least, and what float32 may decide
     otherwise in them is marked (``undecided``).
     """
-    return _Making(dtype, change, probed=True).runner(plan.root)
+    return _Making(dtype, change, probed=True, watched=plan).runner(plan.root)
 
 
 def narrowed_runner(plan: Plan, precision: str, dtype: str) -> Runner:
     """A runner that computes the recipe in ``dtype`` with the weights it has in ``precision``."""
-    return _Making(dtype, precision=precision, probed=True).runner(plan.root)
+    return _Making(dtype, precision=precision, probed=True, watched=plan).runner(plan.root)
 
 
 def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
@@ -122,7 +123,9 @@ def baseline_runners(plan: Plan, dtype: str, reference: str = "float64") -> tupl
     """
     plain: list[Change | None] = [None] if dtype != reference else []
     moved = [partial(jitter, seed=seed) for seed in (1, 2)] if dtype == "float32" else []
-    return tuple(_Making(dtype, change).runner(plan.root) for change in (*plain, *moved))
+    return tuple(
+        _Making(dtype, change, watched=plan).runner(plan.root) for change in (*plain, *moved)
+    )
 
 
 def part_runner(part: Node, dtype: str = "float32") -> Runner:
@@ -139,12 +142,14 @@ class _Making:
         change: Alters every PyTorch model after it is loaded.
         precision: Of the weights, whatever they are computed in; gates keep theirs.
         probed: Whether rows whose gate hangs on rounding are marked.
+        watched: The plan whose models tell which experts they choose; None if nobody asks.
     """
 
     dtype: str
     change: Change | None = None
     precision: str | None = None
     probed: bool = False
+    watched: Plan | None = None
 
     def runner(self, node: Node) -> Runner:
         """The runner of a model under the names it shares with others."""
@@ -181,7 +186,8 @@ class _Making:
             return TorchRunner(source, dtype if dtype == "float64" else "float32")
         if self.precision is not None:
             source = NarrowedSource(source, self.precision)
-        runner = TorchRunner(source, dtype)
+        member = None if self.watched is None else member_of(self.watched, node)
+        runner = TorchRunner(source, dtype, member)
         return runner if node.translation is None else Translated(runner, node.translation)
 
     def _gating(self, gate: GatePlan) -> Gating:

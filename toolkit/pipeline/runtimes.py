@@ -6,27 +6,29 @@ from pathlib import Path
 from typing import Literal
 
 from toolkit.errors import CapabilityError
-from toolkit.runtime import OrtRunner, Runner, providers
+from toolkit.pipeline.watched import Watching
+from toolkit.runtime import Runner, providers
 
 __all__ = ["Runtime", "candidate_runners", "require_runtime", "unsupported"]
 
 Runtime = Literal["cpu", "cuda", "tensorrt"]
 
 
-def candidate_runners(graph: Path, runtime: Runtime = "cpu", label: str = "") -> tuple[Runner, ...]:
+def candidate_runners(
+    graph: Path, watching: Watching, runtime: Runtime = "cpu", label: str = ""
+) -> tuple[Runner, ...]:
     """The graph without and with the runtime's optimisations.
 
     Args:
         graph: An ONNX file.
+        watching: Shows which experts it chooses.
         runtime: ``cuda`` and ``tensorrt`` are ONNX Runtime's execution providers of that name.
         label: Appended to the runners' names.
     """
+    optimised = watching.runner(graph, runtime, label)
     if runtime == "tensorrt":  # builds one optimised engine of the whole graph
-        return (OrtRunner(graph, provider=runtime, label=label),)
-    return (
-        OrtRunner(graph, optimise=False, provider=runtime, label=label),
-        OrtRunner(graph, provider=runtime, label=label),
-    )
+        return (optimised,)
+    return (watching.runner(graph, runtime, label, optimise=False), optimised)
 
 
 def unsupported(precision: str, runtime: Runtime) -> str:

@@ -10,7 +10,7 @@ from itertools import cycle
 from math import ceil, floor, log10
 from typing import Any
 
-__all__ = ["Curve", "Steps", "error_histogram", "step_plot"]
+__all__ = ["Curve", "Load", "Steps", "error_histogram", "load_plot", "step_plot"]
 
 # matplotlib writes literal colours; these stand-ins become CSS variables afterwards.
 _INK, _MUTED, _LIMIT = "#010101", "#020202", "#030303"
@@ -44,6 +44,15 @@ class Steps:
     filled: bool = False
 
 
+@dataclass(frozen=True)
+class Load:
+    """How many slots each expert of a layer was given."""
+
+    label: str
+    slots: Sequence[int]
+    filled: bool = False
+
+
 def error_histogram(curves: Sequence[Curve], limit: float | None, title: str) -> str:
     """Share of elements by size of error, over a logarithmic axis, with the limit marked.
 
@@ -63,6 +72,16 @@ def step_plot(runs: Sequence[Steps], title: str) -> str:
         title: As for ``error_histogram``.
     """
     return _figure(lambda axes: _draw_steps(axes, runs), title)
+
+
+def load_plot(loads: Sequence[Load], title: str) -> str:
+    """The share of slots of every expert, and where an even load would lie.
+
+    Args:
+        loads: The reference first, filled; then a candidate.
+        title: As for ``error_histogram``.
+    """
+    return _figure(lambda axes: _draw_loads(axes, loads), title)
 
 
 def _figure(draw: Callable[[Any], None], title: str) -> str:
@@ -125,6 +144,29 @@ def _draw_steps(axes: Any, runs: Sequence[Steps]) -> None:
     axes.yaxis.set_minor_formatter("")
     axes.set_xlabel("step", color=_MUTED)
     axes.set_ylabel("error, relative to the scale", color=_MUTED)
+    _style(axes)
+
+
+def _draw_loads(axes: Any, loads: Sequence[Load]) -> None:
+    axes.set_facecolor("none")
+    for load in loads:
+        total = max(sum(load.slots), 1)
+        axes.stairs(
+            [100 * slots / total for slots in load.slots],
+            [expert - 0.5 for expert in range(len(load.slots) + 1)],
+            fill=load.filled,
+            color=_MUTED if load.filled else _LINES[0],
+            alpha=0.35 if load.filled else 1,
+            linewidth=1.6,
+            label=load.label,
+        )
+    count = len(loads[0].slots)
+    axes.axhline(100 / count, color=_MUTED, linewidth=1.2, linestyle=(0, (2, 2)), label="even load")
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(range(0, count, max(1, ceil(count / 16))))
+    axes.set_xlabel("expert", color=_MUTED)
+    axes.set_ylabel("% of slots", color=_MUTED)
     _style(axes)
 
 

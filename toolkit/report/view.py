@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolkit.report.plots import Curve, Steps, error_histogram, step_plot
+from toolkit.report.routing import RoutingView, arrange_routing
 
 __all__ = ["Figure", "Gate", "OutputView", "StepFigure", "Summary", "View", "arrange"]
 
@@ -21,6 +22,9 @@ _GATES = {
     "choice": "Clear decisions kept",
     "divergence": "Divergence of distributions",
     "routing": "Choice of members settled",
+    "experts": "Same experts chosen",
+    "near ties": "Few near ties of routers",
+    "as shipped": "Routing seen is that of the file",
     "checker": "Valid ONNX",
     "domains": "Known operators",
     "dimensions": "Dimensions named and linked",
@@ -103,6 +107,7 @@ class View:
     figures: tuple[Figure, ...]
     more_figures: int
     steps: tuple[StepFigure, ...]
+    routing: RoutingView | None
 
 
 def arrange(parity: _Row) -> View:
@@ -119,6 +124,7 @@ def arrange(parity: _Row) -> View:
         figures=tuple(_figure(name, parity) for name in names[:_MOST_FIGURES]),
         more_figures=max(0, len(names) - _MOST_FIGURES),
         steps=tuple(_step_figures(parity)),
+        routing=arrange_routing(parity),
     )
 
 

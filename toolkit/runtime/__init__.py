@@ -1,6 +1,7 @@
 """What runs a model: PyTorch, ONNX Runtime, ensembles, groups, stacks, behind one protocol."""
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.choices import Choice, Watched, choices_in
 from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
 from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.group import GroupRunner
@@ -24,6 +25,7 @@ from toolkit.runtime.tree import (
 __all__ = [
     "Array",
     "ChangedSource",
+    "Choice",
     "EnsembleRunner",
     "Feeds",
     "GateRule",
@@ -47,7 +49,9 @@ __all__ = [
     "Translated",
     "Translation",
     "TreeTrace",
+    "Watched",
     "Weighted",
+    "choices_in",
     "interpolate",
     "interpolate_gated",
     "jitter",

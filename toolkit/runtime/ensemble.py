@@ -28,6 +28,7 @@ import torch
 from toolkit.artifacts import TensorSpec
 from toolkit.caches import PRESENT
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.choices import choices_in
 from toolkit.runtime.gate import (
     GateRule,
     interpolate_gated,
@@ -141,17 +142,17 @@ class EnsembleRunner(Gathered):
             if ties is not None:
                 shape = (*ties.shape, *[1] * (found.dim() - ties.dim()))
                 doubts.append(ties.reshape(shape).numpy())
-        result: Outputs = {self.output: found.numpy(), **_caches_in(parts)}
+        result: Outputs = {self.output: found.numpy(), **_beside(parts)}
         if doubts:
             result[undecided(self.output)] = functools.reduce(np.logical_or, doubts)
         return result
 
 
 def picked(found: Outputs, output: str) -> Outputs:
-    """An output, the caches beside it, and which of its rows hang on rounding if that is said."""
+    """An output, what goes on beside it, and which of its rows hang on rounding if that is said."""
     mark = undecided(output)
     marked = {mark: found[mark]} if mark in found else {}
-    return {output: found[output], **marked, **_caches_in([found])}
+    return {output: found[output], **marked, **_beside([found])}
 
 
 def _tensor(array: Array) -> torch.Tensor:
@@ -159,10 +160,13 @@ def _tensor(array: Array) -> torch.Tensor:
     return torch.from_numpy(np.require(array, requirements="W"))
 
 
-def _caches_in(found: Iterable[Outputs]) -> Outputs:
-    """What belongs to one member alone and goes on beside the combined output."""
-    named = ((name, array) for one in found for name, array in one.items())
-    return {name: array for name, array in named if name.startswith(PRESENT)}
+def _beside(found: Iterable[Outputs]) -> Outputs:
+    """What belongs to one member alone and goes on beside the combined output: caches, choices."""
+    kept: Outputs = {}
+    for one in found:
+        kept.update({name: array for name, array in one.items() if name.startswith(PRESENT)})
+        kept.update(choices_in(one))
+    return kept
 
 
 def interpolate(

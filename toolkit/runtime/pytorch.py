@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Feeds, Outputs
+from toolkit.runtime.watching import Watcher
 from toolkit.sources import Source
 from toolkit.sources.base import torch_dtype
 
@@ -26,8 +28,18 @@ class TorchRunner:
     in an explicit float32 are lifted (``_Float64Mode``), so the result is a reference for them.
     """
 
-    def __init__(self, source: Source, dtype: str = "float32") -> None:
+    def __init__(self, source: Source, dtype: str = "float32", member: str | None = None) -> None:
+        """Take a source.
+
+        Args:
+            source: The model.
+            dtype: What it is computed in.
+            member: Its path in an ensemble (empty outside one), to tell which experts its sparse
+                layers choose, see ``toolkit.runtime.choices``; None leaves them unwatched.
+        """
         self._source = source
+        self._member = member
+        self._watcher: Watcher | None = None
         self._dtype = torch_dtype(dtype)
         self._module: nn.Module | None = None
         self.name = f"pytorch {dtype}"
@@ -40,6 +52,9 @@ class TorchRunner:
     def __enter__(self) -> TorchRunner:
         """Load the weights."""
         self._module = self._source.load(str(self._dtype).removeprefix("torch."))
+        if self._member is not None:
+            watcher = Watcher(self._module, self._member)
+            self._watcher = watcher if watcher.layers else None
         return self
 
     def __exit__(
@@ -49,22 +64,21 @@ class TorchRunner:
         traceback: TracebackType | None,
     ) -> None:
         """Free the weights."""
-        self._module = None
+        self._module = self._watcher = None
 
     def __call__(self, feeds: Feeds) -> Outputs:
         """Floating-point feeds are converted to the runner's dtype first."""
         if self._module is None:
             raise RuntimeError("TorchRunner is used outside its with block")
         tensors = {spec.name: self._tensor(feeds[spec.name]) for spec in self.inputs}
-        with torch.inference_mode():
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
             if self._dtype is torch.float64:
-                with _Float64Mode():
-                    results = self._module(**tensors)
-            else:
-                results = self._module(**tensors)
-        return {
-            name: _array(result) for name, result in zip(self._source.outputs, results, strict=True)
-        }
+                stack.enter_context(_Float64Mode())
+            told = {} if self._watcher is None else stack.enter_context(self._watcher.watching())
+            results = self._module(**tensors)
+        found = zip(self._source.outputs, results, strict=True)
+        return {**{name: _array(result) for name, result in found}, **told}
 
     def _tensor(self, value: np.ndarray[Any, Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(value))

@@ -12,6 +12,7 @@ import numpy as np
 
 from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
+from toolkit.runtime.choices import choices_in
 from toolkit.runtime.ensemble import undecided
 from toolkit.runtime.wrapping import Gathered
 
@@ -53,8 +54,8 @@ class StackRunner(Gathered):
         return self.result(found, known)
 
     def passed(self, place: int, found: Outputs) -> Outputs:
-        """What the stage at ``place`` hands on of its outputs, by feed; with undecided rows."""
-        kept: Outputs = {}
+        """What a stage hands on, by feed; with undecided rows, and which experts it chose."""
+        kept: Outputs = choices_in(found)
         for feed, (stage, output) in self._feeds.items():
             if stage == place:
                 kept[feed] = found[output]
@@ -68,10 +69,11 @@ class StackRunner(Gathered):
         What a stage makes of a row is not known, so an undecided position leaves its whole
         example undecided, the leading dimension being that of the examples.
         """
+        found = {**found, **choices_in(known)}
         marks = [known[undecided(feed)] for feed in self._feeds if undecided(feed) in known]
         if not marks:
             return found
-        said = {undecided(name) for name in found}
+        said = {undecided(name) for name in found} | set(choices_in(found))
         result = dict(found)
         for name in found.keys() - said:
             spread = [_examples(mark, found[name]) for mark in marks]
