@@ -7,6 +7,7 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
@@ -27,7 +28,16 @@ TRITON_SERVER := nvidia-pytriton==0.7.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo cpp test test-triton lint format bench clean
+.PHONY: help install demo cpp test test-triton lint format bench plugin clean
+
+# What tests look at and nothing imports: NVIDIA's run-time compiler, and its Python bindings of
+# TensorRT of two majors, which cannot be installed beside each other. Not in pyproject.toml, because
+# PyTorch's CUDA builds say which compiler they come with.
+SPECIMENS := nvrtc,nvidia-cuda-nvrtc==13.0.88 \
+	tensorrt10,tensorrt-cu12-bindings==10.16.1.11 \
+	tensorrt11,tensorrt-cu13-bindings==11.4.0.106
+SPECIMEN_STAMPS := $(foreach each,$(SPECIMENS),build/$(firstword $(subst $(comma), ,$(each)))/.installed)
+specimen = $(patsubst $(1)$(comma)%,%,$(filter $(1)$(comma)%,$(SPECIMENS)))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +51,7 @@ cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler
 	samples/cpp/fetch_headers.sh
 	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
-test: $(TEST_STAMP) $(BINDINGS) ## run the tests
+test: $(TEST_STAMP) $(SPECIMEN_STAMPS) $(BINDINGS) ## run the tests
 	$(BIN)/python -m pytest -n 2
 
 test-triton: $(TEST_STAMP) $(TRITON_STAMP) ## install a Triton server for the tests and run those that need it
@@ -68,6 +78,12 @@ $(BINDINGS): | $(TEST_STAMP)
 			|| echo "not installed: tensorrt_$$release" >&2; \
 	done
 
+plugin: ## build and test the TensorRT plugin; TENSORRT_ROOT says where TensorRT is
+	cmake --preset default -S plugins_trt/topk_gating \
+		$(if $(TENSORRT_ROOT),-DTENSORRT_ROOT=$(abspath $(TENSORRT_ROOT)))
+	cmake --build build/topk_gating
+	ctest --test-dir build/topk_gating --output-on-failure
+
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
 		.import_linter_cache samples/recipes/weights samples/cpp/build
@@ -79,6 +95,13 @@ $(VENV)/bin/python:
 		echo "hint: name a newer one, for example make demo PYTHON=python3.12" >&2; \
 		exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+# Where one is not to be had, as on another system, the tests that look at it say so and are skipped.
+build/%/.installed: Makefile | $(VENV)/bin/python
+	@mkdir -p $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(@D) $(call specimen,$*) || echo "note: no $(call specimen,$*) here" >&2
+	@touch $@
 
 $(RUN_STAMP): $(SOURCES) | $(VENV)/bin/python
 	$(INSTALL) --editable '.[$(RUN_EXTRAS)]'

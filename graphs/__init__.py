@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from graphs.passes.find_gating import FindGating
     from graphs.passes.find_moe_blocks import FindMoeBlocks
+    from graphs.passes.gating_to_plugins import GatingToPlugins
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
@@ -78,6 +79,7 @@ __all__ = [
     "FindGating",
     "FindMoeBlocks",
     "Gate",
+    "GatingToPlugins",
     "GraphError",
     "Group",
     "Leaf",
@@ -129,6 +131,7 @@ _HOMES = {
     "ExpertsToRows": "graphs.passes.experts",
     "FindGating": "graphs.passes.find_gating",
     "FindMoeBlocks": "graphs.passes.find_moe_blocks",
+    "GatingToPlugins": "graphs.passes.gating_to_plugins",
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",

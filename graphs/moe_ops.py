@@ -7,7 +7,13 @@ expert, stably: among one expert's rows, tokens stand in their order.
 ``ExpertLinear`` is what an export writes: the definition, right on any runtime and slow, because it
 gathers a weight matrix for every slot. The passes ``experts_to_*`` replace it.
 
-Ties go to the lowest expert id: ONNX says so of TopK, and a plugin has to do the same.
+Ties go to the lowest expert id: ONNX says so of TopK, and a plugin has to do the same. NaN is
+larger than any number, as PyTorch and ONNX Runtime 1.32 sort it, so it is chosen and shows in the
+weights.
+
+``TopKChoice`` and ``GroupedTopKChoice`` are the gating operators without their dispatch, for an
+engine that carries its kernels (``engine.plugin: aot``): it has one kernel for each operator, and
+no one kernel can sort what others are still choosing.
 """
 
 from __future__ import annotations
@@ -191,36 +197,59 @@ _LINEAR_INPUTS = (
 _LINEAR_OUTPUTS = (Parameter("y", FLOATS, ("T*k", "U")),)
 _SPREAD = (Attribute("spread", "int", 1),)
 
+_CHOSEN = (
+    "ids: the k largest logits of a token, ties to the lowest id; weights: scale * softmax "
+    "over those (normalize 1) or over all E logits (0)"
+)
+_CHOSEN_IN_GROUPS = (
+    "scores: sigmoid(logits) or (sigmoid 0) softmax; biased: scores + bias; the top_groups "
+    "groups whose group_top largest biased scores sum highest are kept; ids: the k largest "
+    "biased scores in them, ties to the lowest id; weights: scale * scores[ids], divided by "
+    "their sum + 1e-20 (normalize 1)"
+)
+_PLAIN_ATTRIBUTES = (_NUM_EXPERTS, _K, _NORMALIZE, _SCALE)
+_GROUPED_ATTRIBUTES = (
+    *_PLAIN_ATTRIBUTES,
+    Attribute("sigmoid", "int", 1),
+    Attribute("groups", "int", 1),
+    Attribute("top_groups", "int", 1),
+    Attribute("group_top", "int", 1),
+)
+_GROUPED_INPUTS = (_LOGITS, Parameter("bias", FLOATS, ("E",)))
+_AND_DISPATCH = "; and the dispatch of ids"
+
 MOE = (
     Contract(
         "TopKGating",
-        "ids: the k largest logits of a token, ties to the lowest id; weights: scale * softmax "
-        "over those (normalize 1) or over all E logits (0); and the dispatch of ids",
+        _CHOSEN + _AND_DISPATCH,
         (_LOGITS,),
         (_WEIGHTS, _IDS, *_DISPATCHED),
         _SOFTMAX + _DISPATCH,
-        (_NUM_EXPERTS, _K, _NORMALIZE, _SCALE, *_PLUGIN),
+        (*_PLAIN_ATTRIBUTES, *_PLUGIN),
     ),
     Contract(
         "GroupedTopKGating",
-        "scores: sigmoid(logits) or (sigmoid 0) softmax; biased: scores + bias; the top_groups "
-        "groups whose group_top largest biased scores sum highest are kept; ids: the k largest "
-        "biased scores in them, ties to the lowest id; weights: scale * scores[ids], divided by "
-        "their sum + 1e-20 (normalize 1); and the dispatch of ids",
-        (_LOGITS, Parameter("bias", FLOATS, ("E",))),
+        _CHOSEN_IN_GROUPS + _AND_DISPATCH,
+        _GROUPED_INPUTS,
         (_WEIGHTS, _IDS, *_DISPATCHED),
         _GROUPED + _DISPATCH,
-        (
-            _NUM_EXPERTS,
-            _K,
-            _NORMALIZE,
-            _SCALE,
-            Attribute("sigmoid", "int", 1),
-            Attribute("groups", "int", 1),
-            Attribute("top_groups", "int", 1),
-            Attribute("group_top", "int", 1),
-            *_PLUGIN,
-        ),
+        (*_GROUPED_ATTRIBUTES, *_PLUGIN),
+    ),
+    Contract(
+        "TopKChoice",
+        _CHOSEN,
+        (_LOGITS,),
+        (_WEIGHTS, _IDS),
+        _SOFTMAX,
+        (*_PLAIN_ATTRIBUTES, *_PLUGIN),
+    ),
+    Contract(
+        "GroupedTopKChoice",
+        _CHOSEN_IN_GROUPS,
+        _GROUPED_INPUTS,
+        (_WEIGHTS, _IDS),
+        _GROUPED,
+        (*_GROUPED_ATTRIBUTES, *_PLUGIN),
     ),
     Contract(
         "ExpertDispatch",
@@ -230,7 +259,7 @@ MOE = (
         (_IDS,),
         _DISPATCHED,
         _DISPATCH,
-        (_NUM_EXPERTS,),
+        (_NUM_EXPERTS, *_PLUGIN),
     ),
     Contract(
         "ExpertLinear",

@@ -9,8 +9,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from toolkit.engine.plugging import LIBRARY_VARIABLE
 from toolkit.engine.requirements import device_capability
+from toolkit.plugins.nvrtc import driver_version, find_nvrtc
+from toolkit.plugins.ptx import AOT_RELEASE
 
 __all__ = ["Finding", "examine"]
 
@@ -54,6 +58,8 @@ def examine() -> Iterator[Finding]:
     for package, enables, extra in _PACKAGES:
         yield _package(package, enables, extra)
     yield _gpu()
+    yield _aot_plugin()
+    yield _plugin_library()
 
 
 def _python() -> Finding:
@@ -97,3 +103,46 @@ def _gpu() -> Finding:
             "on a machine with an NVIDIA GPU, install its driver",
         )  # fmt: skip
     return Finding("NVIDIA GPU", True, f"compute capability {capability}", enables)
+
+
+def _aot_plugin() -> Finding:
+    """Whether kernels can be put into an engine: a release, a compiler and a GPU."""
+    name, enables = "plugin: aot", "engines of target tensorrt that carry our kernels"
+    nvrtc, driver = find_nvrtc(), driver_version()
+    if nvrtc is None:
+        return Finding(
+            name, False, "no NVRTC found", enables, "pip install 'ensemble-to-engine[gpu]'"
+        )
+    found = "NVRTC " + ".".join(map(str, nvrtc.version))
+    fitting = find_nvrtc(driver)
+    if driver is not None and fitting is None:
+        wanted = ".".join(map(str, driver))
+        return Finding(
+            name, False, f"{found} is newer than the driver's CUDA {wanted}", enables,
+            f"pip install 'nvidia-cuda-nvrtc{'-cu12' if driver < (13, 0) else ''}<={wanted}.999'",
+        )  # fmt: skip
+    release = _version("tensorrt")
+    if not release or tuple(map(int, release.split(".")[:2])) < AOT_RELEASE:
+        wanted = ".".join(map(str, AOT_RELEASE))
+        detail = f"{found}, TensorRT {release or 'missing'}; wanted {wanted} or later"
+        return Finding(name, False, detail, enables, f"pip install 'tensorrt>={wanted}'")
+    if device_capability() is None:
+        return Finding(
+            name, False, f"{found}, no CUDA driver answers", enables,
+            "on a machine with an NVIDIA GPU, install its driver",
+        )  # fmt: skip
+    return Finding(name, True, f"{found}, TensorRT {release}", enables)
+
+
+def _plugin_library() -> Finding:
+    name, enables = "plugin: library", "engines of target tensorrt beside our plugin library"
+    named = os.environ.get(LIBRARY_VARIABLE, "")
+    if named and Path(named).is_file():
+        return Finding(name, True, named, enables)
+    detail = f"{LIBRARY_VARIABLE} names no file: {named}" if named else "not built or not named"
+    lacking = [tool for tool in ("nvcc", "cmake") if shutil.which(tool) is None]
+    mend = f"install {' and '.join(lacking)}, then " if lacking else ""
+    return Finding(
+        name, False, detail, enables,
+        f"{mend}make plugin TENSORRT_ROOT=..., and set {LIBRARY_VARIABLE}",
+    )  # fmt: skip

@@ -6,6 +6,7 @@
  ├─ ``MergeError``        models cannot be merged as asked
  ├─ ``ExportError``       PyTorch could not be turned into ONNX
  ├─ ``EngineError``       an engine could not be built or read
+ │   └─ ``PluginError``   a plugin's kernels cannot be compiled or do not take an operator
  ├─ ``BundleError``       an output folder cannot be written or read
  ├─ ``PackageError``      a bundle cannot be packaged, or a model repository not be read
  ├─ ``ParityError``       the artefact does not compute what PyTorch computes   (exit 3)
@@ -33,6 +34,7 @@ __all__ = [
     "MergeError",
     "PackageError",
     "ParityError",
+    "PluginError",
     "RecipeError",
     "ToolkitError",
 ]
@@ -72,6 +74,10 @@ class ExportError(ToolkitError):
 
 class EngineError(ToolkitError):
     """An engine could not be built or read."""
+
+
+class PluginError(EngineError):
+    """A plugin's kernels cannot be compiled or do not take an operator."""
 
 
 class BundleError(ToolkitError):

@@ -17,7 +17,7 @@ def flags(version: str, flavour: str = "tensorrt", bit: int = 1) -> int:
     trt: Any = SimpleNamespace(
         __version__=version, NetworkDefinitionCreationFlag=SimpleNamespace(STRONGLY_TYPED=bit)
     )
-    return _network_flags(trt, cast("Request", {"flavour": flavour}))
+    return _network_flags(trt, cast("Request", {"flavour": flavour, "plugin": "none"}))
 
 
 def test_strong_typing_is_asked_for_by_name_where_it_is_not_the_rule() -> None:

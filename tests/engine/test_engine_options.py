@@ -22,6 +22,7 @@ from toolkit.errors import CapabilityError, EngineError
         ),
         ({"workspace_bytes": 0}, "workspace_bytes is 0; it must be positive"),
         ({"optimization_level": 6}, "optimization_level is 6; it must be 0, 1, 2, 3, 4 or 5"),
+        ({"plugin": "aot"}, "found plugin aot: TensorRT-RTX takes no plugins"),
         ({"time_limit": 0}, "time_limit is 0 s; it must be positive"),
     ],
 )

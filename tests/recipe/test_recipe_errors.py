@@ -265,6 +265,11 @@ MISTAKES = {
         ),
         "",
     ),
+    "plugin for RTX": (
+        "model: {checkpoint: a}\ntarget: tensorrt-rtx\nengine: {plugin: aot}",
+        "r.yaml:3: engine.plugin: found 'aot', but TensorRT-RTX takes no plugins",
+        "leave it out, and the operators' bodies run; or use the target tensorrt",
+    ),
     "no cases": (
         "model: {checkpoint: a}\nparity: {cases: 0}",
         "r.yaml:2: parity.cases: found 0, wanted at least 1",

@@ -185,6 +185,8 @@ def test_the_resolved_text_says_everything():
         "  io: keep\n"
         "  experts: auto\n"
         "target: onnx\n"
+        "engine:\n"
+        "  plugin: none\n"
         "parity:\n"
         "  cases: 32\n"
         "seed: 0\n"

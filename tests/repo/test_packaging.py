@@ -21,7 +21,8 @@ from tests.repo.sources import ROOT, tracked
 from tests.repo.test_contracts import CONFIG
 
 PROJECT = CONFIG["project"]
-IN_SDIST = {"benchmarks", "docs", "graphs", "samples", "tests", "toolkit"}
+IN_SDIST = {"benchmarks", "docs", "graphs", "plugins_trt", "samples", "tests", "toolkit"}
+IN_WHEEL = {"graphs", "plugins_trt", "toolkit"}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,12 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages_and_nothing_else(bui
     info = f"ensemble_to_engine-{toolkit.__version__}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         found = set(archive.namelist())
-    expected = {path.as_posix() for path in tracked() if path.parts[0] in {"toolkit", "graphs"}}
+    expected = {path.as_posix() for path in tracked() if path.parts[0] in IN_WHEEL}
     generated = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt")
     expected |= {f"{info}/{name}" for name in (*generated, "licenses/LICENSE")}
     assert found == expected
     assert {"toolkit/py.typed", "graphs/py.typed"} <= found
+    assert "plugins_trt/topk_gating/aot.cu" in found, "engines that carry kernels need their source"
 
 
 def test_the_wheel_installs_the_toolkit_command(built):

@@ -12,6 +12,7 @@ from pathlib import Path
 from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
 from toolkit.engine.messages import Request, Result, Tensor
 from toolkit.engine.options import EngineOptions
+from toolkit.engine.plugging import prepare
 from toolkit.engine.process import BuildProcess
 from toolkit.engine.requirements import device_capability, require
 from toolkit.errors import EngineError
@@ -43,7 +44,9 @@ def build_engine(
         progress: Told of the builder's phases and their steps.
 
     Raises:
-        CapabilityError: If this machine lacks the package or the GPU that the flavour needs.
+        CapabilityError: If this machine lacks the package or the GPU that the flavour needs, or
+            what the plugin needs.
+        GraphError: If a plugin is asked for and no operator, or none that it takes, is there.
         EngineError: If the graph is refused, or the builder crashes or exceeds the time limit.
     """
     require(options.flavour)
@@ -52,8 +55,9 @@ def build_engine(
     if not source.is_file():
         raise EngineError(f"there is no ONNX file at {source}")
     started = time.monotonic()
-    with _sibling(out) as plan:
-        request = _request(source, shapes, options, plan)
+    with _sibling(out) as plan, tempfile.TemporaryDirectory(dir=plan.parent) as folder:
+        ready = prepare(source, options.plugin, Path(folder) / "model.onnx")
+        request = _request(ready, shapes, options, plan)
         result = BuildProcess(request, options.time_limit, progress).run()
         plan.replace(out)
     return _engine(out, result, options, time.monotonic() - started)
@@ -114,6 +118,8 @@ def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -
         "workspace_bytes": options.workspace_bytes,
         "optimization_level": options.optimization_level,
         "tf32": options.tf32,
+        "plugin": options.plugin,
+        "device": device_capability() if options.plugin != "none" else None,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypedDict
 
 from toolkit.engine.options import Flavour
+from toolkit.engine.plugging import Plugin
 
 __all__ = ["Event", "Failure", "Log", "Phase", "Request", "Result", "Tensor"]
 
@@ -12,7 +13,8 @@ __all__ = ["Event", "Failure", "Log", "Phase", "Request", "Result", "Tensor"]
 class Request(TypedDict):
     """One line on the worker's standard input.
 
-    Each of ``profiles`` maps every symbolic dimension to (min, opt, max); paths are absolute.
+    Each of ``profiles`` maps every symbolic dimension to (min, opt, max); paths are absolute;
+    ``device`` is the compute capability of this machine's GPU.
     """
 
     flavour: Flavour
@@ -23,6 +25,8 @@ class Request(TypedDict):
     workspace_bytes: int | None
     optimization_level: int | None
     tf32: bool
+    plugin: Plugin
+    device: str | None
 
 
 class Tensor(TypedDict):

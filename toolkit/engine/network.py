@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, cast
 
 from toolkit.engine.api import (
@@ -26,6 +27,7 @@ from toolkit.engine.api import (
 )
 from toolkit.engine.diagnosis import parser_message, unranged
 from toolkit.engine.messages import Request, Result, Tensor
+from toolkit.engine.plugging import load_plugins
 from toolkit.errors import CapabilityError, EngineError
 
 __all__ = ["build"]
@@ -54,6 +56,7 @@ def build(trt: Module, request: Request, logger: Any, monitor: Any, write: Write
     """
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, request))
+    load_plugins(cast(ModuleType, trt), request["plugin"], request["device"])
     _parse(trt, network, request["model"], logger)
     config = builder.create_builder_config()
     config.progress_monitor = monitor
@@ -88,9 +91,11 @@ def _network_flags(trt: Module, request: Request) -> int:
             f"TensorRT {trt.__version__} is not supported; wanted 10.8 or later, before 12",
             hint="pip install 'tensorrt>=10.8,<12'",
         )
-    if found[0] == 10:
-        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    return 0
+    flags = trt.NetworkDefinitionCreationFlag
+    typed = 1 << int(flags.STRONGLY_TYPED) if found[0] == 10 else 0
+    if request["plugin"] == "aot" and hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS"):
+        return typed | 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+    return typed
 
 
 def _parse(trt: Module, network: INetworkDefinition, model: str, logger: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from toolkit.artifacts import Shapes
+from toolkit.engine.plugging import Plugin
 from toolkit.errors import EngineError
 
 __all__ = ["TITLES", "EngineOptions", "Flavour"]
@@ -35,6 +36,8 @@ class EngineOptions:
         profiles: By name, an optimization profile: ranges in place of those of the whole. An
             engine has its layers timed and its memory sized for each, so that decoding one token
             need not be built for a long prompt. None is one profile for the whole range.
+        plugin: What runs gating and dispatch of experts: ``none`` the operators' bodies, ``aot``
+            kernels in the engine, ``library`` the plugin library that the environment names.
         time_limit: Seconds after which the builder is killed.
 
     Raises:
@@ -47,6 +50,7 @@ class EngineOptions:
     optimization_level: int | None = None
     tf32: bool = False
     profiles: Mapping[str, Shapes] = field(default_factory=dict)
+    plugin: Plugin = "none"
     time_limit: float = 600.0
 
     def __post_init__(self) -> None:
@@ -60,6 +64,11 @@ class EngineOptions:
         if self.optimization_level not in {None, 0, 1, 2, 3, 4, 5}:
             raise EngineError(
                 f"optimization_level is {self.optimization_level}; it must be 0, 1, 2, 3, 4 or 5"
+            )
+        if self.plugin != "none" and self.flavour == "tensorrt-rtx":
+            raise EngineError(
+                f"found plugin {self.plugin}: TensorRT-RTX takes no plugins",
+                hint="leave it out, and the operators' bodies run; or use the target tensorrt",
             )
         if self.time_limit <= 0:
             raise EngineError(f"time_limit is {self.time_limit} s; it must be positive")

@@ -147,6 +147,7 @@ def _options(plan: Plan, target: Flavour) -> EngineOptions:
         flavour=target,
         compute_capabilities=tuple(settings.compute_capabilities),
         profiles=settings.profiles,
+        plugin=settings.plugin,
     )
 
 

@@ -111,12 +111,23 @@ class Recipe(RecipeModel):
             yield from _shape_problems(inputs, data.get("shapes", {}))
         yield from _empty_problems(data.get("shapes"))
         yield from _target_problems(data.get("export"), data.get("target", "onnx"))
+        yield from _plugin_problems(data)
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
         # Frozen for everybody else; the models given are copied, not changed.
         object.__setattr__(self, "model", resolved_model(self.model))
         return self
+
+
+def _plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    plugin = _said(data.get("engine"), "plugin")
+    if data.get("target") == "tensorrt-rtx" and plugin not in {None, "none"}:
+        yield Problem(
+            ("engine", "plugin"),
+            f"found {shown(plugin)}, but TensorRT-RTX takes no plugins",
+            "leave it out, and the operators' bodies run; or use the target tensorrt",
+        )
 
 
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
@@ -172,10 +183,15 @@ def _empty_problems(shapes: Any) -> Iterator[Problem]:
             )
 
 
+def _said(settings: Any, key: str) -> Any:
+    """What settings say, raw or validated; None where they are neither."""
+    found = settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None)
+    return found if isinstance(found, str) else None
+
+
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
-    said = export.get("experts") if isinstance(export, dict) else getattr(export, "experts", None)
-    if said == "native" and target != "onnx":
+    if _said(export, "experts") == "native" and target != "onnx":
         yield Problem(
             ("export", "experts"),
             f"native is ONNX Runtime's own operator, found target: {shown(target)}",

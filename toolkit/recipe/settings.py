@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     Field,
@@ -222,7 +222,7 @@ def _compute_capability(value: Any) -> str:
 
 
 class EngineSettings(RecipeModel):
-    """How an engine is built."""
+    """How the engine is built."""
 
     compute_capabilities: Annotated[
         tuple[
@@ -235,7 +235,10 @@ class EngineSettings(RecipeModel):
             ],
             ...,
         ],
-        Field(description="GPU architectures, such as 8.9. Default: all that the builder knows."),
+        Field(
+            description="TensorRT-RTX: GPU architectures, such as 8.9. Default: all that the "
+            "builder knows."
+        ),
     ] = ()
     profiles: Annotated[
         dict[str, dict[str, Range]],
@@ -244,6 +247,13 @@ class EngineSettings(RecipeModel):
             description="Optimization profiles by name: ranges within those of shapes.",
         ),
     ]
+    plugin: Annotated[
+        Literal["none", "aot", "library"],
+        Field(
+            description="TensorRT: what chooses experts. none: the operators' bodies; aot: kernels "
+            "that the engine carries; library: the one that TOOLKIT_PLUGIN_LIBRARY names."
+        ),
+    ] = "none"
 
 
 def _seconds(value: Any) -> float:
