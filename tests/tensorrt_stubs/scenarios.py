@@ -27,7 +27,7 @@ def request(flavour: str, **changes: Any) -> Any:
     return {
         "flavour": flavour, "model": "model.onnx", "plan": "unused", "profiles": PROFILES,
         "compute_capabilities": chosen, "workspace_bytes": 1 << 26, "optimization_level": 2,
-        "tf32": False, **changes,
+        "tf32": False, "plugin": "none", "device": None, **changes,
     }  # fmt: skip
 
 
