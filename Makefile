@@ -52,7 +52,7 @@ cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler
 	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
 test: $(TEST_STAMP) $(SPECIMEN_STAMPS) $(BINDINGS) ## run the tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-triton: $(TEST_STAMP) $(TRITON_STAMP) ## install a Triton server for the tests and run those that need it
 	$(BIN)/python -m pytest -m triton tests/triton
