@@ -127,7 +127,7 @@ class Router:
             helper.make_value_info(str(value.name), onnx.TypeProto())
             for value in (self.weights, self.ids)
         ]
-        nodes = [_counted_from_front(ir.serde.serialize_node(node)) for node in self.nodes]
+        nodes = [_counted_from_front(node) for node in self.nodes]
         graph = helper.make_graph(nodes, "router", inputs, outputs, constants)
         assert self.nodes[0].graph is not None
         opset = self.nodes[0].graph.opset_imports.get("", 20)
@@ -140,12 +140,13 @@ class Router:
         return tokens // _TOKENS_PER_DIM, _TOKENS_PER_DIM
 
 
-def _counted_from_front(node: onnx.NodeProto) -> onnx.NodeProto:
-    """ONNX's reference implementation gathers along -1 as along no axis; a router has [T, E]."""
-    for attribute in node.attribute:
-        if node.op_type in {"GatherElements", "ScatterElements"} and attribute.i == -1:
+def _counted_from_front(node: ir.Node) -> onnx.NodeProto:
+    """ONNX's reference implementation gathers along -1 as along no axis; choices are [T, k]."""
+    proto = ir.serde.serialize_node(node)
+    for attribute in proto.attribute:
+        if node.op_type == "GatherElements" and attribute.i == -1:
             attribute.i = 1
-    return node
+    return proto
 
 
 def evaluate(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> tuple[Array, Array]:

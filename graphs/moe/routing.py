@@ -31,12 +31,13 @@ def dispatch_of(ids: ir.Value, num_experts: int, model: ir.Model) -> Dispatch:
     node = dispatcher_of(ids)
     if node is not None:
         return Dispatch(*node.outputs[-4:])
+    stem = str(ids.name).lstrip("/")
     sizes = (None, None, num_experts + 1, num_experts)
     outputs = [
-        ir.Value(name=f"{ids.name}/{name}", shape=ir.Shape([size]), type=ir.TensorType(kind))
+        ir.Value(name=f"{stem}/{name}", shape=ir.Shape([size]), type=ir.TensorType(kind))
         for name, kind, size in zip(_OUTPUTS, _TYPES, sizes, strict=True)
     ]
-    name = f"{ids.name}/dispatch"
+    name = f"{stem}/dispatch"
     model.graph.append(
         operator("ExpertDispatch", [ids], outputs, model, name, num_experts=num_experts)
     )

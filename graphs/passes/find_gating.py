@@ -89,7 +89,7 @@ def _router_of_any(blocks: list[ExpertBlock], order: Mapping[ir.Node, int]) -> R
 def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) -> str:
     """The operator in place of a router's nodes; gives its name."""
     graph, count = model.graph, block.num_experts
-    name = f"{router.ids.name}/gating"
+    name = f"{router.ids.name}/gating".lstrip("/")  # no absolute path, says the proof
     inputs = [_rows(router, name, graph)]
     if call.op_type == "GroupedTopKGating":
         inputs.append(_bias(router, call, name, graph))

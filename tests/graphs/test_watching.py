@@ -37,7 +37,7 @@ def run(path, folder, feeds):
 def feeds_of(model):
     caches = caches_of(model.inputs, [spec.name for spec in model.outputs])
     ids = np.random.default_rng(0).integers(3, 97, (2, 5))
-    return caches.feeds(ids, caches.empty(2))
+    return caches.feeds(ids, caches.empty(2), {})
 
 
 @pytest.mark.parametrize("name", ["mixtral", "deepseek_v2"])
