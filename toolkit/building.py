@@ -21,7 +21,7 @@ from toolkit.engine import TITLES, EngineOptions, Flavour, build_engine, refuse
 from toolkit.errors import BundleError, EngineError, ToolkitError
 from toolkit.progress import Progress, silent
 
-__all__ = ["build_path", "engine_record", "parse_profiles", "parse_shapes", "target_of"]
+__all__ = ["build_path", "parse_profiles", "parse_shapes", "target_of"]
 
 PLAN = "model.plan"
 
@@ -142,24 +142,13 @@ def _build_file(
     return build_engine(path, shapes, options, place, progress)
 
 
-def engine_record(engine: Engine) -> EngineRecord:
-    """What a manifest says of an engine."""
-    return EngineRecord(
-        flavour=engine.flavour,
-        version=engine.version,
-        compute_capabilities=engine.compute_capabilities,
-        layers=engine.layers,
-        profiles=engine.profiles,
-    )
-
-
 def _note(bundle: Bundle, engine: Engine) -> None:
     """Write the plan into the manifest, by one rename."""
     old = bundle.manifest
     new = old.model_copy(
         update={
             "target": engine.flavour,
-            "engine": engine_record(engine),
+            "engine": EngineRecord.of(engine),
             "versions": {**old.versions, **versions()},
             "files": {**old.files, PLAN: hash_file(bundle.folder / PLAN)},
         }

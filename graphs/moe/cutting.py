@@ -14,7 +14,7 @@ from graphs.dims import Dim, dims_of
 from graphs.errors import GraphError
 from graphs.moe.blocks import ExpertBlock
 from graphs.moe.experts import ready_blocks
-from graphs.moe.routing import operator
+from graphs.moe.routing import dispatched, operator
 
 __all__ = ["cut_experts"]
 
@@ -86,14 +86,7 @@ def _gated(ids: ir.Value, block: ExpertBlock, model: ir.Model) -> ir.Value:
     weights = ir.Value(
         name="weights", shape=ir.Shape([_TOKENS, top_k]), type=ir.TensorType(ir.DataType.FLOAT)
     )
-    names = ("token_of_row", "row_of_slot", "offsets", "active")
-    kinds = [*[ir.DataType.INT64] * 3, ir.DataType.BOOL]
-    sizes = [None, None, count + 1, count]
-    rest = [
-        ir.Value(name=name, shape=ir.Shape([size]), type=ir.TensorType(kind))
-        for name, kind, size in zip(names, kinds, sizes, strict=True)
-    ]
-    outputs = [weights, ids, *rest]
+    outputs = [weights, ids, *dispatched("gating", count)]
     node = operator("TopKGating", [logits], outputs, model, "gating", num_experts=count, k=top_k)
     model.graph.append(node)
     return weights

@@ -219,7 +219,7 @@ def _tokens(rows: ir.Value, top_k: int, order: Mapping[ir.Node, int]) -> tuple[i
         try:
             (found,) = cut.run([rows], feeds)
         except NotExpertsError:
-            continue
+            continue  # what cannot be run alone is no repetition of rows; another value may be
         if np.array_equal(found, np.repeat(feeds[value], top_k, axis=0)):
             return value, top_k
     return rows, 1

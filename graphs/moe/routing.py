@@ -9,7 +9,7 @@ import onnx_ir as ir
 from graphs.contracts import DOMAIN, VERSION
 from graphs.ops import CONTRACTS
 
-__all__ = ["DISPATCHERS", "Dispatch", "dispatch_of", "dispatcher_of", "operator"]
+__all__ = ["DISPATCHERS", "Dispatch", "dispatch_of", "dispatched", "dispatcher_of", "operator"]
 
 DISPATCHERS = ("TopKGating", "GroupedTopKGating", "ExpertDispatch")
 _OUTPUTS = ("token_of_row", "row_of_slot", "offsets", "active")
@@ -32,16 +32,21 @@ def dispatch_of(ids: ir.Value, num_experts: int, model: ir.Model) -> Dispatch:
     if node is not None:
         return Dispatch(*node.outputs[-4:])
     stem = str(ids.name).lstrip("/")
-    sizes = (None, None, num_experts + 1, num_experts)
-    outputs = [
-        ir.Value(name=f"{stem}/{name}", shape=ir.Shape([size]), type=ir.TensorType(kind))
-        for name, kind, size in zip(_OUTPUTS, _TYPES, sizes, strict=True)
-    ]
+    outputs = dispatched(stem, num_experts)
     name = f"{stem}/dispatch"
     model.graph.append(
         operator("ExpertDispatch", [ids], outputs, model, name, num_experts=num_experts)
     )
     return Dispatch(*outputs)
+
+
+def dispatched(stem: str, num_experts: int) -> list[ir.Value]:
+    """Values for what every node of gating or dispatch ends in, named under ``stem``."""
+    sizes = (None, None, num_experts + 1, num_experts)
+    return [
+        ir.Value(name=f"{stem}/{name}", shape=ir.Shape([size]), type=ir.TensorType(kind))
+        for name, kind, size in zip(_OUTPUTS, _TYPES, sizes, strict=True)
+    ]
 
 
 def dispatcher_of(ids: ir.Value) -> ir.Node | None:

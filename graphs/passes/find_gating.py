@@ -14,9 +14,9 @@ from graphs.contracts import DOMAIN
 from graphs.dims import Dim, dims_of
 from graphs.moe.blocks import ExpertBlock
 from graphs.moe.experts import ready_blocks
-from graphs.moe.gating import OUTPUTS, GatingCall, agreeing
+from graphs.moe.gating import GatingCall, agreeing
 from graphs.moe.routers import Router, RouterError, router_of
-from graphs.moe.routing import DISPATCHERS, operator
+from graphs.moe.routing import DISPATCHERS, dispatched, operator
 from graphs.passes.base import NearMiss, PassReport
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 
@@ -95,13 +95,11 @@ def _put(router: Router, block: ExpertBlock, call: GatingCall, model: ir.Model) 
         inputs.append(_bias(router, call, name, graph))
     tokens = None if block.x.shape is None else dims_of(block.x.shape)[0]
     dims: list[Dim] = [tokens, block.top_k]
-    shapes: list[list[Dim]] = [dims, dims, [None], [None], [count + 1], [count]]
-    whole = ir.DataType.INT64
-    kinds = [ir.DataType.FLOAT, whole, whole, whole, whole, ir.DataType.BOOL]
-    outputs = [
-        ir.Value(name=f"{name}/{label}", shape=ir.Shape(shape), type=ir.TensorType(kind))
-        for label, shape, kind in zip(OUTPUTS, shapes, kinds, strict=True)
+    chosen = [
+        ir.Value(name=f"{name}/{label}", shape=ir.Shape(dims), type=ir.TensorType(kind))
+        for label, kind in (("weights", ir.DataType.FLOAT), ("ids", ir.DataType.INT64))
     ]
+    outputs = [*chosen, *dispatched(name, count)]
     node = operator(call.op_type, inputs, outputs, model, name, **call.attributes)
     node.metadata_props.update(router.nodes[-1].metadata_props)
     graph.append(node)
@@ -132,10 +130,4 @@ def _bias(router: Router, call: GatingCall, name: str, graph: ir.Graph) -> ir.Va
     for value in router.given:
         if call.bias is not None and value.name == call.bias:
             return value
-    array = np.zeros(router.num_experts, np.float32)
-    value = ir.Value(
-        name=f"{name}/bias", shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT)
-    )
-    value.const_value = ir.tensor(array, name=value.name)
-    graph.register_initializer(value)
-    return value
+    return Additions(graph, name).constant("bias", np.zeros(router.num_experts, np.float32))

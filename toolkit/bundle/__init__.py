@@ -11,16 +11,19 @@ from toolkit.bundle.manifest import (
     versions,
 )
 from toolkit.bundle.publish import (
+    DISK_FULL,
     MANIFEST,
     Draft,
     is_bundle,
     make_parents,
+    partial_beside,
     publishing,
     put_in_place,
 )
 from toolkit.bundle.reading import Bundle, differences, open_bundle
 
 __all__ = [
+    "DISK_FULL",
     "MANIFEST",
     "Bundle",
     "Draft",
@@ -35,6 +38,7 @@ __all__ = [
     "is_bundle",
     "make_parents",
     "open_bundle",
+    "partial_beside",
     "publishing",
     "put_in_place",
     "versions",

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolkit._version import __version__
-from toolkit.artifacts import TensorSpec
+from toolkit.artifacts import Engine, TensorSpec
 from toolkit.errors import BundleError
 
 __all__ = [
@@ -76,6 +76,17 @@ class EngineRecord(_Record):
     compute_capabilities: tuple[str, ...]
     layers: int
     profiles: tuple[str, ...] = ()  # in order; none is one without a name
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineRecord:
+        """What a manifest says of an engine."""
+        return cls(
+            flavour=engine.flavour,
+            version=engine.version,
+            compute_capabilities=engine.compute_capabilities,
+            layers=engine.layers,
+            profiles=engine.profiles,
+        )
 
 
 class ExpertRecord(_Record):

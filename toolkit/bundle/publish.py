@@ -13,11 +13,20 @@ from pathlib import Path
 
 from toolkit.errors import BundleError, ToolkitError
 
-__all__ = ["MANIFEST", "Draft", "is_bundle", "make_parents", "publishing", "put_in_place"]
+__all__ = [
+    "DISK_FULL",
+    "MANIFEST",
+    "Draft",
+    "is_bundle",
+    "make_parents",
+    "partial_beside",
+    "publishing",
+    "put_in_place",
+]
 
 MANIFEST = "manifest.json"
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HEAD = 4096  # a manifest says its kind in its first lines
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -54,22 +63,34 @@ def publishing(out: Path) -> Iterator[Draft]:
     """
     out = Path(os.path.abspath(out))  # noqa: PTH100  (a link in the path is kept as it is)
     _check_target(out)
-    made = make_parents(out.parent, BundleError)
-    _remove_stale(out)
+    with partial_beside(out, BundleError) as partial:
+        _remove_stale(out)
+        try:
+            partial.mkdir()
+            draft = Draft(partial, out)
+            yield draft
+            _check_target(draft.destination)
+            put_in_place(partial, draft.destination)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise BundleError(
+                    f"the disk is full: writing {out.name} stopped at {_size(partial):,} bytes",
+                    hint=f"free space on the file system of {out.parent}; nothing was left behind",
+                ) from error
+            raise
+
+
+@contextmanager
+def partial_beside(out: Path, failure: type[ToolkitError]) -> Iterator[Path]:
+    """Yield the path of a folder to make beside ``out``; it and parents made for it go at the end.
+
+    Raises:
+        ToolkitError: As ``failure``, if parents cannot be created or written into.
+    """
+    made = make_parents(out.parent, failure)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
-        partial.mkdir()
-        draft = Draft(partial, out)
-        yield draft
-        _check_target(draft.destination)
-        put_in_place(partial, draft.destination)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise BundleError(
-                f"the disk is full: writing {out.name} stopped at {_size(partial):,} bytes",
-                hint=f"free space on the file system of {out.parent}; nothing was left behind",
-            ) from error
-        raise
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for folder in made:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit.bundle import make_parents
+from toolkit.bundle import DISK_FULL, partial_beside
 from toolkit.errors import PackageError
 
 __all__ = ["place", "replace_text", "staging"]
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -28,23 +25,17 @@ def staging(repository: Path) -> Iterator[Path]:
     """
     if repository.exists() and not repository.is_dir():
         raise PackageError(f"{repository} is a file, wanted a folder for models")
-    made = make_parents(repository.parent, PackageError)
-    partial = repository.parent / f".{repository.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir()
-        yield partial
-    except OSError as error:
-        if error.errno in _FULL:
-            raise PackageError(
-                f"the disk is full: nothing was added to {repository}",
-                hint=f"free space on the file system of {repository.parent}",
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+    with partial_beside(repository, PackageError) as partial:
+        try:
+            partial.mkdir()
+            yield partial
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise PackageError(
+                    f"the disk is full: nothing was added to {repository}",
+                    hint=f"free space on the file system of {repository.parent}",
+                ) from error
+            raise
 
 
 def place(folder: Path, out: Path) -> None:
@@ -57,7 +48,7 @@ def place(folder: Path, out: Path) -> None:
         out.parent.mkdir(exist_ok=True)
         folder.rename(out)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             raise
         taken = error.errno in {errno.ENOTEMPTY, errno.EEXIST}
         why = "something else was put there meanwhile" if taken else error.strerror

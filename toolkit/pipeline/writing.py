@@ -97,7 +97,7 @@ def _manifest(  # noqa: PLR0913, PLR0917
         inputs=tuple(map(_tensor, model.inputs)),
         outputs=tuple(map(_tensor, model.outputs)),
         shapes={name: (span.min, span.opt, span.max) for name, span in plan.shapes.items()},
-        engine=None if engine is None else _engine(engine),
+        engine=None if engine is None else EngineRecord.of(engine),
         versions=versions(),
         sources=tuple(_sources(plan)),
         files=files,
@@ -109,16 +109,6 @@ def _tensor(spec: TensorSpec) -> TensorRecord:
         name=spec.name, dtype=spec.dtype, shape=spec.shape,
         low=spec.low, high=spec.high, role=spec.role,
     )  # fmt: skip
-
-
-def _engine(engine: Engine) -> EngineRecord:
-    return EngineRecord(
-        flavour=engine.flavour,
-        version=engine.version,
-        compute_capabilities=engine.compute_capabilities,
-        layers=engine.layers,
-        profiles=engine.profiles,
-    )
 
 
 def _sources(plan: Plan) -> Iterator[SourceRecord]:
