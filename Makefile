@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
-RUN_EXTRAS := cpu,rtx,hf,samples
+RUN_EXTRAS := cpu,rtx,hf,samples,distill
 # A stamp is newer than what it was installed from, so an unchanged project installs nothing.
 RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
