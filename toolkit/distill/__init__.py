@@ -1,5 +1,9 @@
 """Distillation: one student taught by one model or by an ensemble of them."""
 
+from toolkit.distill.compressing import Compression, compress
+from toolkit.distill.divergences import DIVERGENCES, Divergence
+from toolkit.distill.matching import Matching, MatchKind, Pair
+from toolkit.distill.objectives import HardLabels, Weighted, WordLevel, mixed
 from toolkit.distill.rows import flat, row_labels, row_mask
 from toolkit.distill.types import (
     EMBEDDING,
@@ -18,20 +22,31 @@ from toolkit.distill.types import (
 )
 
 __all__ = [
+    "DIVERGENCES",
     "EMBEDDING",
     "IGNORED",
     "INDEX",
     "LABELS",
     "Batch",
+    "Compression",
+    "Divergence",
+    "HardLabels",
     "Loss",
+    "MatchKind",
+    "Matching",
     "Needs",
     "Objective",
+    "Pair",
     "StudentOutputs",
     "TargetKind",
     "Targets",
     "Task",
     "Teacher",
+    "Weighted",
+    "WordLevel",
+    "compress",
     "flat",
+    "mixed",
     "row_labels",
     "row_mask",
 ]
