@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,15 +145,26 @@ def _split(count: int, options: DataOptions) -> tuple[Tensor, Tensor]:
 
 
 def _columns(raw: Raw, inputs: Sequence[TensorSpec], reader: Reader | None) -> dict[str, Tensor]:
-    if raw.arrays is not None:
+    if raw.arrays is not None and not (reader and _bare(raw, inputs)):
         return _from_arrays(raw, inputs)
     if reader is None:
         raise RecipeError(
             "the data are texts, and the student has no tokenizer",
             hint="name a folder with tokenizer.json as the student's tokenizer, or give arrays",
         )
-    assert raw.records is not None
-    return reader.rows(raw.records)
+    return reader.rows(raw.records if raw.records is not None else _records(raw))
+
+
+def _bare(raw: Raw, inputs: Sequence[TensorSpec]) -> bool:
+    """Whether there are tokens alone, without the masks that go with them."""
+    assert raw.arrays is not None
+    names = {spec.name for spec in inputs}
+    return "input_ids" in raw.arrays and not names <= set(raw.arrays)
+
+
+def _records(raw: Raw) -> list[dict[str, Any]]:
+    assert raw.arrays is not None
+    return [{name: array[row] for name, array in raw.arrays.items()} for row in range(len(raw))]
 
 
 def _from_arrays(raw: Raw, inputs: Sequence[TensorSpec]) -> dict[str, Tensor]:

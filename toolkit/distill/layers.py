@@ -20,8 +20,8 @@ _COUNTS = (
     ("num_layers", "num_decoder_layers"),
     ("num_hidden_layers",),
 )
-# The list that layers stand in, and the layer's number.
-_LAYER = re.compile(r"^(?P<list>.*\b(?:layers?|h|blocks?))\.(?P<number>\d+)\.")
+# The outermost list that layers stand in (a T5 has lists in its blocks), and the layer's number.
+_LAYER = re.compile(r"^(?P<list>.*?\b(?:layers?|h|blocks?))\.(?P<number>\d+)\.")
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,9 @@ class HuggingFaceStudent:
                 return whole
             made = auto.from_config(self.configuration, dtype=torch.float32, **how)
         except (ValueError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"transformers cannot make the student: {_first(error)}") from error
+            raise CheckpointError(
+                f"transformers cannot make the student: {_first(error)}"
+            ) from error
         made.load_state_dict(self.layers.state(whole.state_dict(), self._teacher))
         return made
 

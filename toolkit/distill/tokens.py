@@ -47,7 +47,7 @@ class FolderTokenizer:
             )
         try:
             made = Tokenizer.from_file(str(self.path))
-        except Exception as error:  # noqa: BLE001  (the library raises plain Exception)
+        except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"{self.path} is no tokenizer: {error}") from error
         made.no_padding()
         made.no_truncation()
