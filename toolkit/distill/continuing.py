@@ -144,10 +144,11 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best continuations of every text, best first, at most ``beams`` of each.
 
-    The rules are those of Hugging Face's generation with ``early_stopping`` off: so many continuations are looked at that enough are left if every end
-    is among them; one that ends is rated by its log probability over its length to the power of
-    the penalty, and so are those that run when the length has run out; a text is done when no
-    running hypothesis can beat the worst of the finished ones at its present length.
+    The rules are those of Hugging Face's generation with ``early_stopping`` off: so many
+    continuations are looked at that enough are left if every end is among them; one that ends is
+    rated by its log probability over its length to the power of the penalty, and so are those that
+    run when the length has run out; a text is done when no running hypothesis can beat the worst of
+    the finished ones at its present length.
     """
     beams = options.beams
     looked_at = max(2, 1 + len(options.ends)) * beams
