@@ -25,10 +25,8 @@ __all__ = ["TAGS", "LoadContext", "RecipeModel", "context_of", "invalid", "probl
 Self = TypeVar("Self", bound="RecipeModel")
 
 # The kinds of models and the tags that tell them apart inside pydantic.
-TAGS: Mapping[str, str] = {
-    kind: f"<{kind}>"
-    for kind in ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
-}
+_KINDS = "checkpoint factory onnx merge moe soup distill ensemble stack"
+TAGS: Mapping[str, str] = {kind: f"<{kind}>" for kind in _KINDS.split()}
 
 _PROBLEM = "recipe_problem"
 _WANTED: Mapping[str, str] = {
