@@ -1,10 +1,13 @@
 """Distillation: one student taught by one model or by an ensemble of them."""
 
+from toolkit.distill.cache import CachedTeacher, CacheKey, write_cache
 from toolkit.distill.compressing import Compression, compress
 from toolkit.distill.divergences import DIVERGENCES, Divergence
+from toolkit.distill.effect import CompressionEffect, measure_compression
 from toolkit.distill.matching import Matching, MatchKind, Pair
 from toolkit.distill.objectives import HardLabels, Weighted, WordLevel, mixed
 from toolkit.distill.rows import flat, row_labels, row_mask
+from toolkit.distill.teachers import LiveTeacher
 from toolkit.distill.types import (
     EMBEDDING,
     IGNORED,
@@ -28,9 +31,13 @@ __all__ = [
     "INDEX",
     "LABELS",
     "Batch",
+    "CacheKey",
+    "CachedTeacher",
     "Compression",
+    "CompressionEffect",
     "Divergence",
     "HardLabels",
+    "LiveTeacher",
     "Loss",
     "MatchKind",
     "Matching",
@@ -46,7 +53,9 @@ __all__ = [
     "WordLevel",
     "compress",
     "flat",
+    "measure_compression",
     "mixed",
     "row_labels",
     "row_mask",
+    "write_cache",
 ]

@@ -138,12 +138,13 @@ def _apart(kind: MatchKind, own: Tensor, wanted: Tensor, pair: Pair) -> Tensor:
         )
     if kind == "mse":
         return (own - wanted).square().mean(-1)
-    return 1 - functional.cosine_similarity(own, wanted, dim=-1)
+    apart: Tensor = 1 - functional.cosine_similarity(own, wanted, dim=-1)
+    return apart
 
 
 def _attention(own: Tensor, wanted: Tensor, heads: nn.Module, batch: Batch) -> Tensor:
     """[B, heads, S, S] each to [B, S]: of each query, the mean over heads and keys."""
-    mixed = heads(own.movedim(1, -1)).movedim(-1, 1)
+    mixed: Tensor = heads(own.movedim(1, -1)).movedim(-1, 1)
     apart = (mixed - wanted.to(own.dtype)).square().mean(1)
     keys = batch.get(_MASK)
     if keys is None or keys.shape[-1] != apart.shape[-1]:

@@ -63,6 +63,7 @@ __all__ = [
     "Plan",
     "StackPlan",
     "make_plan",
+    "readers",
     "soup_members",
 ]
 
@@ -104,7 +105,7 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
     check_part(recipe.part, walk_leaves("", root))
     all_or_none(walk_leaves("", root))
     root = each_leaf((), root, own_caches)
-    said = translations(list(_readers((), root, ())))
+    said = translations(list(readers((), root, ())))
     root = each_leaf((), root, lambda path, leaf: replace(leaf, translation=said.get(path)))
     inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
     check_dimensions(_feeds(root), inputs)
@@ -124,17 +125,28 @@ def _check_precision(recipe: Recipe, root: Node) -> None:
         )
 
 
-def _readers(
-    path: tuple[str, ...], node: Node, above: tuple[EnsemblePlan | GroupPlan, ...]
+def readers(
+    path: tuple[str, ...],
+    node: Node,
+    above: tuple[EnsemblePlan | GroupPlan, ...],
+    *,
+    alone: bool = False,
 ) -> Iterator[Reader]:
-    """Every Hugging Face model that is a member, with the ensembles above it, outermost last."""
+    """Every Hugging Face model that is a member, with the ensembles above it, outermost last.
+
+    Args:
+        path: Of the node.
+        node: Where to look.
+        above: Ensembles around it.
+        alone: Whether models that are in no ensemble count too.
+    """
     if isinstance(node, (EnsemblePlan, GroupPlan)):
         for member in node.members:
-            yield from _readers((*path, member.name), member, (node, *above))
+            yield from readers((*path, member.name), member, (node, *above), alone=alone)
     elif isinstance(node, StackPlan):
         for stage in node.stages:
-            yield from _readers((*path, stage.name), stage, ())
-    elif above and isinstance(node.origin, HuggingFaceSource):
+            yield from readers((*path, stage.name), stage, (), alone=alone)
+    elif (above or alone) and isinstance(node.origin, HuggingFaceSource):
         ids = "decoder_input_ids" if node.origin.part == "decoder" else "input_ids"
         for rename in (node.rename, *(ensemble.rename for ensemble in above)):
             ids = rename.get(ids, ids)
