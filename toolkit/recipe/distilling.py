@@ -197,12 +197,20 @@ class ObjectiveSpec(RecipeModel):
         Positive, Field(description="Of both distributions; the loss is times its square.")
     ] = 1.0
     hard: Annotated[
-        Share, Field(description="Share of the labels' cross-entropy; 1 needs no teachers.")
-    ] = 0.0
+        Share | None,
+        Field(
+            description="Share of the labels' cross-entropy; 1 asks no teacher. Default: 0, with "
+            "texts that teachers wrote 1."
+        ),
+    ] = None
     match: Annotated[
         tuple[MatchSpec, ...], Field(description="Hidden states, attention, embeddings.")
     ] = ()
     beams: Annotated[Count, Field(description="Of the beam search of sequences.")] = 4
+    prompt: Annotated[
+        Count, Field(description="Causal models: tokens of a row that are gone on from.")
+    ] = 16
+    new_tokens: Annotated[Count, Field(description="Most tokens that are written.")] = 64
     on_policy: Annotated[
         Share, Field(description="Share of the steps on texts that the student goes on with.")
     ] = 0.0
