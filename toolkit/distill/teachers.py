@@ -86,6 +86,12 @@ class LiveTeacher:
                 return Targets(mask, hidden=hidden)
             return self._distribution(said, mask, hidden)
 
+    def speak(self, feeds: Mapping[str, Tensor]) -> Tensor:
+        """What comes next by the ensemble's own distribution: log probabilities [R, S, V]."""
+        with torch.no_grad():
+            said: Said = self.tree(feeds)
+            return torch.log_softmax(self._logits(said.outputs[self._output]), -1)
+
     def _distribution(self, said: Said, mask: Tensor, hidden: Mapping[str, Tensor]) -> Targets:
         if self._space == "values":
             raise RecipeError(
