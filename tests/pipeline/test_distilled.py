@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ model:
           - {factory: "shop:linear", weights: linear.safetensors, name: one}
           - {factory: "shop:linear", weights: two.safetensors, name: two}
     data: {path: rows.npz}
-    training: {epochs: 30, batch: 32, rate: 0.1, device: cpu}
+    training: {epochs: 10, batch: 32, rate: 0.1, evaluate: 60, device: cpu}
 inputs: {x: "float32[batch, 6]"}
 shapes: {batch: [1, 4, 8]}
 parity: {cases: 2}
@@ -44,8 +45,8 @@ model:
 shapes: {{batch: [1, 2, 3], sequence: [1, 4, 8]}}
 parity: {{cases: 2}}
 """
-SMALL = ("{config: {model_type: llama, hidden_size: 16, intermediate_size: 24, num_hidden_layers: 1,"
-         " num_attention_heads: 2}, tokenizer: a}")  # fmt: skip
+SMALL = """{tokenizer: a, config: {model_type: llama, hidden_size: 16, intermediate_size: 24,
+      num_hidden_layers: 1, num_attention_heads: 2}}"""
 
 
 @pytest.fixture
@@ -172,12 +173,11 @@ def test_classifiers_embeddings_and_encoder_decoders(texts, tmp_path, student, k
     (tmp_path / "texts.jsonl").write_text(lines)
     text = TOKENS.format(student=student, objective="{}").replace("  task: causal-lm\n", "")
     if kind == "sentence":
-        text = text.replace("ensemble: {combine: linear, members: [{checkpoint: a}, "
-                            "{checkpoint: b}]}", "{checkpoint: b}").replace(
-            "teachers:\n      {checkpoint: b}", "teachers: {checkpoint: b}")  # fmt: skip
-    what = planned(tmp_path, text)
+        text = re.sub(r"ensemble: .*", "checkpoint: b", text)
+    what = planned(tmp_path, text.replace("steps: 6", "steps: 40, rate: 0.003"))
     made = distil(what, tmp_path / "out", work=tmp_path / "work")
-    assert made.training.losses[-1] < made.training.losses[0] or kind == "sentence"
+    losses = made.training.losses
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_the_command_plans_trains_and_refuses_to_overwrite(shop, monkeypatch, capsys):
@@ -186,7 +186,7 @@ def test_the_command_plans_trains_and_refuses_to_overwrite(shop, monkeypatch, ca
     assert command("recipe.yaml", "--dry-run", "--allow-code", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["rows"] == {"train": 576, "held_out": 64}
-    assert plan["steps"] == 540
+    assert plan["steps"] == 180
     assert plan["student"]["parameters"] == 28
     arguments = ["recipe.yaml", "made", "--allow-code", "--cache", "kept", "--logs", "curves"]
     assert command(*arguments, "--json") == 0
@@ -207,7 +207,7 @@ def test_the_command_plans_trains_and_refuses_to_overwrite(shop, monkeypatch, ca
         (('{factory: "shop:linear"}', '{factory: "shop:linear", layers: {first: 1}}'),
          r"student\.layers: belongs to a checkpoint, which"),
         (("{path: rows.npz}", "{path: lost.npz}"), "'lost.npz' does not exist in"),
-        (("rate: 0.1", "rate: 0"), r"training\.rate: found 0, wanted"),
+        (("rate: 0.1", "rate: 0"), r"training\.rate: found 0, wanted more than 0"),
         (("rate: 0.1", "ratte: 0.1"), r"training\.ratte: unknown key"),
     ],
 )  # fmt: skip
@@ -216,12 +216,12 @@ def test_mistakes_in_the_recipe(shop, change, text):
         load_recipe(write_recipe(shop, ARRAYS.replace(*change)), allow_code=True)
 
 
+def with_objective(text):
+    return "    training", f"    objective: {{{text}}}\n    training"
+
+
 def test_labels_alone_ask_no_teacher_and_what_cannot_be_kept_is_refused(shop, monkeypatch):
-    what = planned(shop, ARRAYS.replace("    training", "    objective: {hard: 1}\n    training"))
-    with pytest.raises(RecipeError, match="the loss has a part from labels, and the data has none"):
-        distil(what, shop / "o", work=shop / "w")
-    what = planned(shop, ARRAYS.replace("    training",
-                                        "    objective: {target: mean_of_kls}\n    training"))  # fmt: skip
+    what = planned(shop, ARRAYS.replace(*with_objective("target: mean_of_kls")))
     with pytest.raises(RecipeError, match="mean_of_kls needs the word of every teacher"):
         distil(what, shop / "o", work=shop / "w", cache=shop / "c")
     (shop / "full").mkdir()

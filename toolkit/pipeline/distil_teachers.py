@@ -194,7 +194,13 @@ def write_texts(
             teacher.tree.to(accelerator.device)
             batches = _Batches(what, rows, accelerator.device)
             write_sequences(
-                kept.texts, teacher.speak, task, batches, key, options, progress=progress
+                kept.texts,
+                teacher.speak,
+                task,
+                batches,
+                key=key,
+                options=options,
+                progress=progress,
             )
     found = read_sequences(kept.texts, key, options)
     columns, texts = what.examples.columns, {}

@@ -41,6 +41,7 @@ _WANTED: Mapping[str, str] = {
     "tuple_type": "a list",
 }
 _BOUNDS: Mapping[str, tuple[str, str]] = {
+    "greater_than": ("gt", "more than {:g}"),
     "greater_than_equal": ("ge", "at least {:g}"),
     "less_than": ("lt", "less than {:g}"),
     "less_than_equal": ("le", "at most {:g}"),
