@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from toolkit.artifacts import TensorSpec
+from toolkit.bundle import hash_file
 from toolkit.distill.reading import Raw, read_raw
 from toolkit.distill.texts import Reader
+from toolkit.distill.tokens import FolderTokenizer
 from toolkit.distill.types import INDEX, LABELS, Batch, Task
 from toolkit.errors import RecipeError
 from toolkit.sources.base import torch_dtype
@@ -114,7 +116,10 @@ def read_examples(
     else:
         train = torch.arange(counts[0])
         held_rows = torch.arange(counts[0], sum(counts))
-    asked = repr((options.share, options.seed, task, reader and replace(reader, tokenizer=None)))  # type: ignore[arg-type]
+    asked = repr((options.share, options.seed, task))
+    if reader is not None:
+        asked += repr(replace(reader, tokenizer=FolderTokenizer(Path())))
+        asked += hash_file(reader.tokenizer.path).sha256
     text = asked + raw.digest + ("" if held is None else held.digest)
     unit = "tokens" if "input_ids" in joined else "rows"
     digest = hashlib.sha256(text.encode()).hexdigest()

@@ -139,7 +139,7 @@ class _Loop:
         self._accelerator = accelerator
         self._order = Order(training.examples.train, options.batch, options.seed)
         per_pass = self._order.per_pass
-        self._total = options.steps or max(1, round(options.epochs * per_pass))
+        self._total = options.total(per_pass)
         self._evaluate = options.evaluate or per_pass
         self._checkpoint = options.checkpoint or self._evaluate
         self._order.share(0, 0, accelerator.num_processes, options.part)  # told before anything

@@ -52,6 +52,10 @@ class LoopOptions:
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 0
 
+    def total(self, per_pass: int) -> int:
+        """Steps in all, where a pass has ``per_pass``."""
+        return self.steps or max(1, round(self.epochs * per_pass))
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "part", "evaluate", "patience", "checkpoint"):
             value = getattr(self, name)

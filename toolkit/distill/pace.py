@@ -9,7 +9,7 @@ from typing import Any
 
 from toolkit.distill.options import Judgement
 from toolkit.errors import CapabilityError
-from toolkit.progress import Progress
+from toolkit.progress import DETAIL, Progress
 
 __all__ = ["Curves", "Pace"]
 
@@ -39,7 +39,7 @@ class Pace:
         seconds = self.seconds
         left = (self.total - done) * seconds / (done - self._first)
         self.progress(
-            f"distil · loss {loss:.4g}, {self.rate:,.0f} {self.unit}/s, {_clock(left)} left",
+            f"distil{DETAIL}loss {loss:.4g}, {self.rate:,.0f} {self.unit}/s, {_clock(left)} left",
             done,
             self.total,
         )

@@ -143,6 +143,5 @@ class Store:
         return found
 
     def finish(self) -> None:
-        """Remove checkpoints: the run is over."""
-        for path in (*self.folder.glob(_START + "*"), *self.folder.glob("best-*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove the folder: the run is over."""
+        shutil.rmtree(self.folder)
