@@ -191,10 +191,10 @@ def test_too_few_rows_missing_arrays_and_odd_parts_are_told(tmp_path):
     with pytest.raises(RecipeError, match=r"gives 3 rows, too few to hold out a share of 0\.1"):
         read_examples(DataOptions(path), X, None)
     with pytest.raises(RecipeError, match="no array 'y', which the models take"):
-        read_examples(DataOptions(path), [TensorSpec("y", "float32", (1,))], None, "classification")
+        read_examples(DataOptions(path), [TensorSpec("y", "float32", (1,))], None)
     np.savez(tmp_path / "b.npz", x=np.zeros((3, 3), np.float32), labels=np.zeros(3, np.int64))
     options = DataOptions(path, held_out=tmp_path / "b.npz")
     with pytest.raises(RecipeError, match="'labels' is only in one of training data and"):
         read_examples(options, X, None)
     with pytest.raises(RecipeError, match="the data are texts, and the student has no tokenizer"):
-        read_examples(DataOptions(texts(tmp_path / "t.jsonl")), X, None, "classification")
+        read_examples(DataOptions(texts(tmp_path / "t.jsonl")), X, None)
