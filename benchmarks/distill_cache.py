@@ -1,127 +1,168 @@
-"""Training from kept targets against training with the teachers in memory: time, memory, loss."""
+"""A step of training from kept targets against one with the teachers in memory."""
 
 from __future__ import annotations
 
 import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
-from transformers import LlamaConfig, LlamaForCausalLM
+import transformers as hf
 
-from benchmarks.measure import peak_memory, ratio, spread
+from benchmarks.measure import interleaved, peak_memory, ratio, spread
 from benchmarks.rows import Row
-from toolkit.pipeline import DistilReport, distil, plan_distillation
+from toolkit.distill import (
+    Batch,
+    CachedTeacher,
+    CacheKey,
+    Compression,
+    StudentOutputs,
+    Teacher,
+    WordLevel,
+    row_mask,
+    write_cache,
+)
+from toolkit.pipeline import make_plan
+from toolkit.pipeline.teaching import live_teacher
 from toolkit.recipe import load_recipe
 
-__all__ = ["measure", "run"]
+__all__ = ["run"]
 
-TEACHERS, LENGTH, BATCH = 3, 64, 8
-# A step from the cache over one with live teachers; memory beyond a run on labels alone (the
-# buckets' own temporary tensors) over what the teachers' weights take.
-SLOWER, MEMORY = 1.0, 0.25
+BOUND = 1.0
+ROWS, LENGTH = 8, 64
+HOW = Compression(64)
+KEY = CacheKey({"teachers": "two"}, "tokens", {})
+_RECIPE = """
+model: {ensemble: {combine: linear, members: [{checkpoint: a}, {checkpoint: b}]}}
+shapes: {batch: [1, 8, 8], sequence: [2, 64, 64]}
+"""
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Three Llama-like teachers and a student of a tenth of one."""
-    sizes = {"vocab_size": 1000, "hidden_size": 384, "layers": 3} if quick else {
-        "vocab_size": 4000, "hidden_size": 768, "layers": 4}  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        return measure(sizes, Path(folder), steps=3 if quick else 8, repeats=3 if quick else 5)
-
-
-def measure(sizes: Mapping[str, int], folder: Path, steps: int, repeats: int) -> list[Row]:
-    """Time both in turns in this process, and the peak of each in processes of their own."""
-    weights = _write(sizes, folder, steps)
-    kept = folder / "kept"
-    first = _distil(folder, "{}", kept)  # writes the cache
-    live: list[DistilReport] = []
-    cached: list[DistilReport] = []
-    for _ in range(repeats):
-        live.append(_distil(folder, "{}", None))
-        cached.append(_distil(folder, "{}", kept))
-    seconds = [[r.training.seconds / r.training.steps for r in runs] for runs in (live, cached)]
-    effect = first.effect
-    assert effect is not None
-    losses = [runs[0].training.losses[0] for runs in (live, cached)]
-    title = f"{TEACHERS} teachers, {weights / 1e6:.0f} MB"
-    step = [statistics.median(one) * 1e3 for one in seconds]
-    rows = [
-        Row.of(f"{title}: step from the cache / with live teachers",
-               ratio(seconds[1], seconds[0]), SLOWER),
-        Row("step from the cache", step[1], "ms", spread(seconds[1], 1e3)),
-        Row("step with live teachers", step[0], "ms", spread(seconds[0], 1e3)),
-        Row("first step: loss with whole targets - with kept ones", losses[0] - losses[1], "nats",
-            beside={"printed": effect.gap}),
-    ]  # fmt: skip
-    return [*rows, *_memory(folder, kept, weights)]
-
-
-def _memory(folder: Path, kept: Path, weights: int) -> list[Row]:
-    """Peaks beyond that of a run on labels alone, over what the teachers' weights take."""
-    runs = {"labels": ("{hard: 1}", []), "cache": ("{}", ["--cache", str(kept)]),
-            "live": ("{}", [])}  # fmt: skip
-    peaks = {}
-    for name, (objective, more) in runs.items():
-        path = _recipe(folder, objective)
-        command = [sys.executable, "-m", "toolkit", "distill", str(path), str(folder / name), *more]
-        done = peak_memory(command, str(folder / "log"))
-        if done.code:
-            raise RuntimeError((folder / "log").read_text())
-        peaks[name] = done.peak
-    shares = {name: (peaks[name] - peaks["labels"]) / weights for name in ("cache", "live")}
-    return [
-        Row("peak from the cache beyond labels alone / teachers", shares["cache"], "x",
-            bound=MEMORY, beside={"live": shares["live"]}),
-        Row("peak on labels alone", peaks["labels"] / 1e6, "MB"),
-    ]  # fmt: skip
-
-
-def _distil(folder: Path, objective: str, cache: Path | None) -> DistilReport:
-    recipe = load_recipe(_recipe(folder, objective))
-    what = plan_distillation(recipe.model, recipe, folder, ())
+    """Two Llama-shaped teachers, a student of a quarter of their width, 512 tokens a step."""
+    width, vocabulary, repeats = (64, 2_000, 3) if quick else (384, 16_000, 9)
     with tempfile.TemporaryDirectory() as name:
-        made = distil(what, Path(name) / "out", work=Path(name) / "work", cache=cache)
-    assert made is not None
-    return made
+        folder = Path(name)
+        _write(folder, width, vocabulary)
+        live, cached, student, batches = _loaded(folder, vocabulary)
+        calls = {
+            "live": _step(live, student, batches[0]),
+            "cached": _step(cached, student, batches[0]),
+            "student alone": _step(None, student, batches[0]),
+        }
+        seconds = interleaved(calls, repeats)
+        rows = [
+            Row.of("a step from kept targets / with teachers",
+                   ratio(seconds["cached"], seconds["live"]), BOUND),
+            *(
+                Row(f"a step, {one}", statistics.median(times) * 1e3, "ms", spread(times, 1e3))
+                for one, times in seconds.items()
+            ),
+        ]  # fmt: skip
+        rows.append(Row("bytes of a kept row", cached.nbytes / cached.rows, "B"))
+        del live, cached, student
+        peaks = {kind: _peak(folder, kind, vocabulary) for kind in ("live", "cached")}
+    rows += [
+        Row(f"peak memory of a step, {kind}", peak / 1e6, "MB") for kind, peak in peaks.items()
+    ]
+    share = peaks["cached"] / peaks["live"]
+    return [*rows, Row("peak memory from kept targets / with teachers", share, "x", bound=BOUND)]
 
 
-def _recipe(folder: Path, objective: str) -> Path:
-    path = folder / "recipe.yaml"
-    known: dict[str, Any] = yaml.safe_load((folder / "base.yaml").read_text())
-    known["model"]["distill"]["objective"] = yaml.safe_load(objective)
-    path.write_text(yaml.safe_dump(known), encoding="utf-8")
-    return path
+def _config(width: int, vocabulary: int, layers: int) -> Any:
+    return hf.LlamaConfig(
+        hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=4, vocab_size=vocabulary,
+        max_position_embeddings=LENGTH, initializer_range=0.1,
+    )  # fmt: skip
 
 
-def _write(sizes: Mapping[str, int], folder: Path, steps: int) -> int:
-    """Teachers, rows and a recipe; the bytes of the teachers' weights."""
-    width, vocabulary = sizes["hidden_size"], sizes["vocab_size"]
-    shared = {"vocab_size": vocabulary, "num_attention_heads": 4, "num_key_value_heads": 4,
-              "max_position_embeddings": LENGTH}  # fmt: skip
-    for number in range(TEACHERS):
-        torch.manual_seed(number)
-        config = LlamaConfig(hidden_size=width, intermediate_size=2 * width,
-                             num_hidden_layers=sizes["layers"], initializer_range=0.1,
-                             **shared)  # fmt: skip
-        LlamaForCausalLM(config).save_pretrained(folder / f"teacher{number}")
-    ids = np.random.default_rng(0).integers(vocabulary, size=(BATCH * steps, LENGTH))
-    np.savez(folder / "rows.npz", input_ids=ids, attention_mask=np.ones_like(ids), labels=ids)
-    members = [{"checkpoint": f"teacher{number}"} for number in range(TEACHERS)]
-    student = {**shared, "model_type": "llama", "hidden_size": width // 8,
-               "intermediate_size": width // 4, "num_hidden_layers": 2}  # fmt: skip
-    distill = {
-        "student": {"config": student},
-        "teachers": {"ensemble": {"combine": "linear", "members": members}},
-        "data": {"path": "rows.npz", "share": 0},
-        "training": {"epochs": 1, "batch": BATCH, "device": "cpu"},
-        "cache": {"top_k": 64},
-    }
-    recipe = {"model": {"distill": distill, "task": "causal-lm"}}
-    (folder / "base.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return sum(p.stat().st_size for p in folder.glob("teacher*/*.safetensors"))
+def _write(folder: Path, width: int, vocabulary: int) -> None:
+    hf.utils.logging.disable_progress_bar()
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        hf.LlamaForCausalLM(_config(width, vocabulary, 6)).save_pretrained(folder / name)
+    torch.manual_seed(2)
+    hf.LlamaForCausalLM(_config(width // 4, vocabulary, 3)).save_pretrained(folder / "student")
+    (folder / "recipe.yaml").write_text(_RECIPE, encoding="utf-8")
+    batches = _batches(vocabulary)
+    write_cache(folder / "cache", _live(folder), batches, KEY, compression=HOW)
+
+
+def _batches(vocabulary: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(vocabulary, (2 * ROWS, LENGTH), generator=generator)
+    return [
+        {
+            "input_ids": ids[start : start + ROWS],
+            "attention_mask": torch.ones(ROWS, LENGTH, dtype=torch.int64),
+            "index": torch.arange(start, start + ROWS),
+        }
+        for start in (0, ROWS)
+    ]
+
+
+def _live(folder: Path) -> Teacher:
+    return live_teacher(make_plan(load_recipe(folder / "recipe.yaml"), folder), "causal-lm")
+
+
+def _cached(folder: Path) -> CachedTeacher:
+    return CachedTeacher(folder / "cache", KEY, "causal-lm", HOW)
+
+
+def _student(folder: Path) -> Any:
+    return hf.LlamaForCausalLM.from_pretrained(folder / "student", dtype=torch.float32)
+
+
+def _loaded(folder: Path, vocabulary: int) -> tuple[Teacher, CachedTeacher, Any, list[Batch]]:
+    return _live(folder), _cached(folder), _student(folder), _batches(vocabulary)
+
+
+def _speaker(student: Any) -> Callable[[Batch], StudentOutputs]:
+    def speak(batch: Batch) -> StudentOutputs:
+        found = student(batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        return StudentOutputs(found.logits.flatten(0, 1), {}, row_mask("causal-lm", batch))
+
+    return speak
+
+
+def _step(teacher: Teacher | None, student: Any, batch: Batch) -> Callable[[], None]:
+    """Forward and backward of the student, and what the teacher takes before it."""
+    speak, objective = _speaker(student), WordLevel()
+
+    def step() -> None:
+        student.zero_grad()
+        targets = None if teacher is None else teacher.targets(batch)
+        said = speak(batch)
+        if targets is None:
+            assert said.logits is not None
+            loss = said.logits.logsumexp(-1).mean()
+        else:
+            loss = objective(said, targets, batch).mean
+        torch.autograd.backward(loss)
+
+    return step
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from benchmarks import distill_cache as own
+folder, kind, vocabulary = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+teacher = own._live(folder) if kind == "live" else own._cached(folder)
+own._step(teacher, own._student(folder), own._batches(vocabulary)[0])()
+"""
+
+
+def _peak(folder: Path, kind: str, vocabulary: int) -> int:
+    """Bytes, of a process of its own that makes one step."""
+    command = [sys.executable, "-c", _PROGRAM, str(folder), kind, str(vocabulary)]
+    found = peak_memory(command)
+    if found.code:
+        subprocess.run(command, check=True)
+    return found.peak
