@@ -15,8 +15,11 @@ from toolkit.engine import api
 __all__ = ["Call", "made"]
 
 Call = tuple[Any, ...]
-_ENUMERATIONS = (api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag,
-                 api.DataType, api.Severity)  # fmt: skip
+_ENUMERATIONS = (
+    api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag, api.DataType,
+    api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity,
+)  # fmt: skip
+_LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
 
 
 class Member:
@@ -34,10 +37,11 @@ class Member:
         return self._said
 
 
-def _enumeration(protocol: type) -> Any:
-    names = [name for name in protocol.__annotations__ if name != "__members__"]
-    members = {name: Member(protocol.__name__, name, i + 3) for i, name in enumerate(names)}
-    return _closed(protocol.__name__, members)
+def _enumeration(protocol: type, more: tuple[type, ...] = ()) -> Any:
+    title = protocol.__name__
+    names = [name for each in (protocol, *more) for name in each.__annotations__]
+    members = {name: Member(title, name, i + 3) for i, name in enumerate(names)}
+    return _closed(title, members)
 
 
 def _closed(title: str, attributes: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Any:
@@ -111,7 +115,9 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     recorder = Recorder(answers)
     attributes: dict[str, Any] = {"__version__": version}
     for protocol in _ENUMERATIONS:
-        attributes[protocol.__name__] = _enumeration(protocol)
+        later = tuple(each for each in _LATER if protocol in each.__mro__)
+        more = () if version.startswith("10.8.") else later
+        attributes[protocol.__name__] = _enumeration(protocol, more)
     severity = attributes.pop("Severity")
     noted = {"__init__": _noted(recorder)}
     attributes["ILogger"] = type("ILogger", (), {"Severity": severity, **noted})

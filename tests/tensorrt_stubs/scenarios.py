@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.tensorrt_stubs.double import made
+from toolkit.engine.choices import SWITCHES
 from toolkit.errors import CapabilityError, EngineError
 
 __all__ = ["SCENARIOS", "Code", "request"]
@@ -26,8 +27,10 @@ def request(flavour: str, **changes: Any) -> Any:
     chosen = ["12.0", "8.6"] if flavour == "tensorrt-rtx" else []
     return {
         "flavour": flavour, "model": "model.onnx", "plan": "unused", "profiles": PROFILES,
-        "compute_capabilities": chosen, "workspace_bytes": 1 << 26, "optimization_level": 2,
-        "tf32": False, "plugin": "none", "device": None, **changes,
+        "compute_capabilities": chosen, "optimization_level": 2, "aux_streams": 1, "tf32": False,
+        "memory": {"workspace": 1 << 26, "tactic_dram": 1 << 27, "tactic_shared_memory": 1 << 14},
+        "switches": list(SWITCHES), "refit": "any", "profiling_verbosity": "detailed",
+        "hardware_compatibility": "ampere_plus", "plugin": "none", "device": None, **changes,
     }  # fmt: skip
 
 
@@ -97,7 +100,19 @@ def _common(calls: list) -> None:
     assert said[-1] == ("Builder", "build_serialized_network")
     config = {call[1]: call[2:] for call in calls if call[0].endswith("BuilderConfig")}
     assert repr(config["clear_flag"]) == "(BuilderFlag.TF32,)"
-    assert repr(config["set_memory_pool_limit"]) == f"(MemoryPoolType.WORKSPACE, {1 << 26})"
+    pools = [repr(call[2:]) for call in calls if call[1] == "set_memory_pool_limit"]
+    assert pools == [
+        f"(MemoryPoolType.WORKSPACE, {1 << 26})", f"(MemoryPoolType.TACTIC_DRAM, {1 << 27})",
+        f"(MemoryPoolType.TACTIC_SHARED_MEMORY, {1 << 14})",
+    ]  # fmt: skip
+    assert [repr(call[2]).partition(".")[2] for call in calls if call[1] == "set_flag"] == [
+        "SPARSE_WEIGHTS", "STRIP_PLAN", "WEIGHT_STREAMING", "VERSION_COMPATIBLE",
+        "EXCLUDE_LEAN_RUNTIME", "REFIT",
+    ]  # fmt: skip
+    assert repr(config["profiling_verbosity"]) == "(ProfilingVerbosity.DETAILED,)"
+    level = repr(config["hardware_compatibility_level"])
+    assert level == "(HardwareCompatibilityLevel.AMPERE_PLUS,)"
+    assert config["max_aux_streams"] == (1,)
     assert config["builder_optimization_level"] == (2,)
     assert type(config["progress_monitor"][0]).__name__ == "Monitor"
 
@@ -139,10 +154,35 @@ def _rtx(code: Code) -> None:
 
 
 def _options_left_out(code: Code) -> None:
-    bare = request("tensorrt", tf32=True, workspace_bytes=None, optimization_level=None)
+    bare = request(
+        "tensorrt", tf32=True, memory={}, optimization_level=None, aux_streams=None, switches=[],
+        refit="none", profiling_verbosity=None, hardware_compatibility="none",
+    )  # fmt: skip
     _, calls, _, _ = run(code, "11.0.0", bare)
     called = {call[1] for call in calls if call[0] == "IBuilderConfig"}
     assert called == {"progress_monitor", "add_optimization_profile"}
+
+
+def _kernels_in_the_engine(code: Code) -> None:
+    for version, flags in (("10.8.0.43", 1 << 3), ("10.16.1", 1 << 3 | 1 << 4), ("11.4.0", 1 << 4)):
+        trt, _ = made(version, {})
+        assert code.network._network_flags(trt, request("tensorrt", plugin="aot")) == flags
+
+
+def _other_words(code: Code) -> None:
+    for said, name in (("none", "NONE"), ("layer_names", "LAYER_NAMES_ONLY")):
+        asked = request(
+            "tensorrt", profiling_verbosity=said, refit="identical",
+            hardware_compatibility="same_compute_capability",
+        )  # fmt: skip
+        _, calls, _, _ = run(code, "11.4.0.106", asked)
+        values = {call[1]: str(call[2]) for call in calls if call[0] == "IBuilderConfig"}
+        assert values["profiling_verbosity"] == f"ProfilingVerbosity.{name}"
+        assert values["set_flag"] == "BuilderFlag.REFIT_IDENTICAL"
+        level = values["hardware_compatibility_level"]
+        assert level == "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY"
+    message = failure(lambda: run(code, "10.8.0.43", asked), CapabilityError)
+    assert message.startswith("TensorRT 10.8.0.43 has no hardware compatibility same_compute")
 
 
 class _ParserError:
@@ -212,11 +252,12 @@ def failure(call: Callable[[], Any], kind: type = EngineError) -> str:
 
 
 SCENARIOS = (
-    _tensorrt_10, _tensorrt_11, _rtx, _options_left_out, _refused_by_the_parser,
+    _tensorrt_10, _tensorrt_11, _rtx, _options_left_out, _kernels_in_the_engine, _other_words,
+    _refused_by_the_parser,
     _refused_by_the_builder, _refused_range, _deciding_input, _old_release, _unknown_architecture,
 )  # fmt: skip
 
 SOURCES = {
     name: Path(__file__).parents[2] / "toolkit" / "engine" / f"{name}.py"
-    for name in ("network", "worker", "diagnosis")
+    for name in ("network", "configuring", "worker", "diagnosis")
 }

@@ -9,10 +9,12 @@ import pytest
 
 from tests.tensorrt_stubs.scenarios import SCENARIOS, SOURCES, Code
 from tests.tensorrt_stubs.surface import rows
-from toolkit.engine import diagnosis, network, worker
+from toolkit.engine import configuring, diagnosis, network, worker
 
 NAMES = {row.name.rpartition(".")[2] for row in rows()} - {"__init__", "__int__", "name"}
-REAL = Code(network=network, worker=worker, diagnosis=diagnosis)
+REAL = Code(network=network, worker=worker, diagnosis=diagnosis, configuring=configuring)
+# What ``network`` takes from each of the others.
+TAKEN = {"diagnosis": "parser_message", "configuring": "configure"}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__[1:])
@@ -77,10 +79,10 @@ def test_no_name_can_be_misspelled_unseen(monkeypatch):
             tried.append(word)
             code = Code(**{**vars(REAL), name: module})
             with monkeypatch.context() as patched:
-                if name == "diagnosis":
-                    patched.setattr(network, "parser_message", module.parser_message)
+                if name in TAKEN:
+                    patched.setattr(network, TAKEN[name], getattr(module, TAKEN[name]))
                 if survives(code):
                     unseen.append(f"{name}: {word}")
     assert unseen == []
-    assert len(tried) >= 45
+    assert len(tried) >= 60
     assert {"STRONGLY_TYPED", "clear_flag", "set_shape", "phase_start", "desc"} <= set(tried)

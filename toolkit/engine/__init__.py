@@ -1,17 +1,25 @@
 """Engines: ONNX to a serialized TensorRT or TensorRT-RTX plan, built in a process of its own."""
 
 from toolkit.engine.build import build_engine, check_profiles
-from toolkit.engine.options import TITLES, EngineOptions, Flavour
+from toolkit.engine.choices import TITLES, Flavour, Hardware, Pool, Refit, Verbosity
+from toolkit.engine.limits import LACKING, lacking
+from toolkit.engine.options import EngineOptions
 from toolkit.engine.refusals import installed_version, refuse
 from toolkit.engine.requirements import missing, require
 
 __all__ = [
+    "LACKING",
     "TITLES",
     "EngineOptions",
     "Flavour",
+    "Hardware",
+    "Pool",
+    "Refit",
+    "Verbosity",
     "build_engine",
     "check_profiles",
     "installed_version",
+    "lacking",
     "missing",
     "refuse",
     "require",

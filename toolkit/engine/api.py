@@ -1,8 +1,9 @@
 """The part of TensorRT's Python API that this project calls, as protocols of the same names.
 
 TensorRT 10.8 to 11 and TensorRT-RTX offer all of it, except what is ``Rtx…`` here, which only
-TensorRT-RTX has. A test holds every class, member, property and parameter against NVIDIA's own
-bindings. An attribute that is a property here is read only; one that is annotated is written, too.
+TensorRT-RTX has, and what is ``Later…``, which TensorRT has since 10.9 and is asked for first. A
+test holds every class, member, property and parameter against NVIDIA's own bindings. An attribute
+that is a property here is read only; one that is annotated is written, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ __all__ = [
     "Builder",
     "BuilderFlag",
     "DataType",
+    "HardwareCompatibilityLevel",
     "IBuilderConfig",
     "IHostMemory",
     "ILogger",
@@ -21,12 +23,15 @@ __all__ = [
     "IOptimizationProfile",
     "IProgressMonitor",
     "ITensor",
+    "LaterHardwareCompatibilityLevel",
+    "LaterNetworkDefinitionCreationFlag",
     "Member",
     "MemoryPoolType",
     "Module",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
     "ParserError",
+    "ProfilingVerbosity",
     "RtxBuilderConfig",
     "RtxComputeCapability",
     "RtxModule",
@@ -48,18 +53,53 @@ class BuilderFlag(Protocol):
     """Switches of the builder."""
 
     TF32: Member
+    SPARSE_WEIGHTS: Member
+    REFIT: Member
+    REFIT_IDENTICAL: Member
+    STRIP_PLAN: Member
+    WEIGHT_STREAMING: Member
+    VERSION_COMPATIBLE: Member
+    EXCLUDE_LEAN_RUNTIME: Member
 
 
 class MemoryPoolType(Protocol):
     """Kinds of memory that a builder is given."""
 
     WORKSPACE: Member
+    TACTIC_DRAM: Member
+    TACTIC_SHARED_MEMORY: Member
+
+
+class HardwareCompatibilityLevel(Protocol):
+    """GPUs beside the builder's own that an engine is for."""
+
+    AMPERE_PLUS: Member
+
+
+class LaterHardwareCompatibilityLevel(HardwareCompatibilityLevel, Protocol):
+    """With what came later."""
+
+    SAME_COMPUTE_CAPABILITY: Member
+
+
+class ProfilingVerbosity(Protocol):
+    """What an engine keeps for an inspector."""
+
+    NONE: Member
+    LAYER_NAMES_ONLY: Member
+    DETAILED: Member
 
 
 class NetworkDefinitionCreationFlag(Protocol):
     """How a network is made; a bit each."""
 
     STRONGLY_TYPED: Member
+
+
+class LaterNetworkDefinitionCreationFlag(NetworkDefinitionCreationFlag, Protocol):
+    """With what came later."""
+
+    PREFER_AOT_PYTHON_PLUGINS: Member
 
 
 class DataType(Protocol):
@@ -172,6 +212,12 @@ class IBuilderConfig(Protocol):
 
     progress_monitor: IProgressMonitor
     builder_optimization_level: int
+    max_aux_streams: int
+    profiling_verbosity: Member
+    hardware_compatibility_level: Member
+
+    def set_flag(self, flag: Member) -> None:
+        """Switch on a ``BuilderFlag``."""
 
     def clear_flag(self, flag: Member) -> None:
         """Switch off a ``BuilderFlag``."""
@@ -260,8 +306,10 @@ class Module(Protocol):
     __version__: str
     BuilderFlag: BuilderFlag
     DataType: DataType
+    HardwareCompatibilityLevel: HardwareCompatibilityLevel
     MemoryPoolType: MemoryPoolType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
+    ProfilingVerbosity: ProfilingVerbosity
     ILogger: Any
     IProgressMonitor: Any
 

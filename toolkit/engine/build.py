@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
+from toolkit.engine.choices import SWITCHES
 from toolkit.engine.messages import Request, Result, Tensor
 from toolkit.engine.options import EngineOptions
 from toolkit.engine.plugging import prepare
@@ -115,9 +116,14 @@ def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -
             for ranges in options.profiles.values() or ({},)
         ],
         "compute_capabilities": list(options.compute_capabilities),
-        "workspace_bytes": options.workspace_bytes,
+        "memory": {str(pool): size for pool, size in options.memory.items()},
         "optimization_level": options.optimization_level,
+        "aux_streams": options.aux_streams,
         "tf32": options.tf32,
+        "switches": [name for name in SWITCHES if getattr(options, name)],
+        "refit": options.refit,
+        "hardware_compatibility": options.hardware_compatibility,
+        "profiling_verbosity": options.profiling_verbosity,
         "plugin": options.plugin,
         "device": device_capability() if options.plugin != "none" else None,
     }

@@ -24,7 +24,7 @@ _KNOWN = {
     ),
     "Turing": "leave compute capability 7.5 out, or export in float16",
     "insufficient memory|out of memory|OutOfMemory|no implementation": (
-        "give the builder more memory (workspace_bytes), or free GPU memory"
+        "give the builder more memory (memory: workspace), or free GPU memory"
     ),
     "cudaError 35|driver version is insufficient": (
         "this machine has no NVIDIA driver that is new enough"

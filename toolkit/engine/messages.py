@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from toolkit.engine.options import Flavour
+from toolkit.engine.choices import Flavour, Hardware, Refit, Verbosity
 from toolkit.engine.plugging import Plugin
 
 __all__ = ["Event", "Failure", "Log", "Phase", "Request", "Result", "Tensor"]
@@ -14,7 +14,8 @@ class Request(TypedDict):
     """One line on the worker's standard input.
 
     Each of ``profiles`` maps every symbolic dimension to (min, opt, max); paths are absolute;
-    ``device`` is the compute capability of this machine's GPU.
+    ``switches`` are the names of those that are on; ``device`` is the compute capability of this
+    machine's GPU.
     """
 
     flavour: Flavour
@@ -22,9 +23,14 @@ class Request(TypedDict):
     plan: str
     profiles: list[dict[str, tuple[int, int, int]]]
     compute_capabilities: list[str]
-    workspace_bytes: int | None
+    memory: dict[str, int]
     optimization_level: int | None
+    aux_streams: int | None
     tf32: bool
+    switches: list[str]
+    refit: Refit
+    hardware_compatibility: Hardware
+    profiling_verbosity: Verbosity | None
     plugin: Plugin
     device: str | None
 

@@ -21,10 +21,10 @@ from toolkit.engine.api import (
     IBuilderConfig,
     INetworkDefinition,
     ITensor,
+    LaterNetworkDefinitionCreationFlag,
     Module,
-    RtxBuilderConfig,
-    RtxModule,
 )
+from toolkit.engine.configuring import configure
 from toolkit.engine.diagnosis import parser_message, unranged
 from toolkit.engine.messages import Request, Result, Tensor
 from toolkit.engine.plugging import load_plugins
@@ -60,7 +60,7 @@ def build(trt: Module, request: Request, logger: Any, monitor: Any, write: Write
     _parse(trt, network, request["model"], logger)
     config = builder.create_builder_config()
     config.progress_monitor = monitor
-    _configure(trt, config, request)
+    configure(trt, config, request)
     _add_profiles(builder, config, network, request)
     # Read before building: the builder is free to change its network.
     result: Result = {
@@ -94,7 +94,8 @@ def _network_flags(trt: Module, request: Request) -> int:
     flags = trt.NetworkDefinitionCreationFlag
     typed = 1 << int(flags.STRONGLY_TYPED) if found[0] == 10 else 0
     if request["plugin"] == "aot" and hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS"):
-        return typed | 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+        later = cast("LaterNetworkDefinitionCreationFlag", flags)
+        return typed | 1 << int(later.PREFER_AOT_PYTHON_PLUGINS)
     return typed
 
 
@@ -103,39 +104,6 @@ def _parse(trt: Module, network: INetworkDefinition, model: str, logger: Any) ->
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(model):
         raise parser_message([parser.get_error(i) for i in range(parser.num_errors)])
-
-
-def _configure(trt: Module, config: IBuilderConfig, request: Request) -> None:
-    if not request["tf32"]:
-        config.clear_flag(trt.BuilderFlag.TF32)
-    if request["workspace_bytes"] is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])
-    if request["optimization_level"] is not None:
-        config.builder_optimization_level = request["optimization_level"]
-    if request["compute_capabilities"]:
-        rtx = cast("RtxModule", trt), cast("RtxBuilderConfig", config)
-        _target(*rtx, request["compute_capabilities"])
-
-
-def _target(trt: RtxModule, config: RtxBuilderConfig, wanted: list[str]) -> None:
-    members = trt.ComputeCapability.__members__
-    known = {_dotted(name): member for name, member in members.items() if _dotted(name)}
-    unknown = [capability for capability in wanted if capability not in known]
-    if unknown:
-        raise EngineError(
-            f"TensorRT-RTX {trt.__version__} does not know compute capability {unknown[0]}",
-            hint="it knows " + ", ".join(known),
-        )
-    config.num_compute_capabilities = len(wanted)
-    for index, capability in enumerate(wanted):
-        if not config.set_compute_capability(known[capability], index):
-            raise EngineError(f"TensorRT-RTX refused compute capability {capability}")
-
-
-def _dotted(member: str) -> str:
-    """``SM120`` → ``12.0``; empty for members that name no architecture."""
-    match = re.fullmatch(r"SM(\d+)(\d)", member)
-    return f"{match[1]}.{match[2]}" if match else ""
 
 
 def _add_profiles(

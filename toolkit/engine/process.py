@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO
 
 import toolkit
+from toolkit.engine.choices import TITLES
 from toolkit.engine.diagnosis import crash
 from toolkit.engine.messages import Event, Failure, Request, Result
-from toolkit.engine.options import TITLES
 from toolkit.errors import CapabilityError, EngineError
 from toolkit.progress import Progress
 

@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import sys
 
-from toolkit.engine.options import TITLES, Flavour
+from toolkit.engine.choices import TITLES, Flavour
 from toolkit.errors import CapabilityError
 
 __all__ = ["DISTRIBUTIONS", "MODULES", "device_capability", "missing", "require"]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from toolkit.engine.api import Member, Module
+from toolkit.engine.choices import TITLES
 from toolkit.engine.diagnosis import builder_message
 from toolkit.engine.messages import Failure, Request, Result
 from toolkit.engine.network import build
-from toolkit.engine.options import TITLES
 from toolkit.engine.requirements import MODULES
 from toolkit.errors import CapabilityError, EngineError, ToolkitError
 

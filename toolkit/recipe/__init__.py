@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says what to build, validated before anything is loaded."""
 
 from toolkit.recipe.base import LoadContext
+from toolkit.recipe.engines import EngineSettings, engine_options, size_in_bytes
 from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.kinds import (
     BUILT_IN_FACTORIES,
@@ -24,7 +25,6 @@ from toolkit.recipe.models import (
 from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
-    EngineSettings,
     Input,
     ParitySettings,
     PassSettings,
@@ -59,9 +59,11 @@ __all__ = [
     "StackSpec",
     "check_shapes",
     "duration",
+    "engine_options",
     "load_recipe",
     "parse_recipe",
     "recipe_error",
     "recipe_schema",
     "resolved_yaml",
+    "size_in_bytes",
 ]
