@@ -13,6 +13,7 @@ from graphs.errors import GraphError
 
 if TYPE_CHECKING:
     from graphs.comparing import Difference, differences
+    from graphs.counting import Census, Origin, census, origins
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACTS",
     "PASSES",
+    "Census",
     "Combination",
     "Contract",
     "DeduplicateInitializers",
@@ -86,6 +88,7 @@ __all__ = [
     "MixedPrecision",
     "NearMiss",
     "NodeOutline",
+    "Origin",
     "Outline",
     "Pass",
     "PassReport",
@@ -99,6 +102,7 @@ __all__ = [
     "Violation",
     "WatchedRouter",
     "Weights",
+    "census",
     "check_tensorrt",
     "cut_experts",
     "describe",
@@ -108,6 +112,7 @@ __all__ = [
     "fuse",
     "is_known_version",
     "lift",
+    "origins",
     "outline",
     "rewrite",
     "round_constants",
@@ -117,7 +122,11 @@ __all__ = [
 
 _HOMES = {
     "CONTRACTS": "graphs.ops",
+    "Census": "graphs.counting",
     "Contract": "graphs.ops",
+    "Origin": "graphs.counting",
+    "census": "graphs.counting",
+    "origins": "graphs.counting",
     "PASSES": "graphs.passes",
     "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",

@@ -17,7 +17,7 @@ __all__ = ["Call", "made"]
 Call = tuple[Any, ...]
 _ENUMERATIONS = (
     api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag, api.DataType,
-    api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity,
+    api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity, api.LayerType,
 )  # fmt: skip
 _LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
 
@@ -128,6 +128,7 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     }  # fmt: skip
     for title in ("Builder", "OnnxParser"):
         attributes[title] = _constructor(recorder, getattr(api, title))
+    attributes["get_plugin_registry"] = lambda: recorder.object(api.IPluginRegistry)
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
         attributes["ComputeCapability"] = _closed(

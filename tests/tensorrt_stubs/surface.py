@@ -50,7 +50,7 @@ def rows() -> Iterator[Row]:
         if title in {"Module", "RtxModule"}:
             for row in _members(protocol, "", rtx):
                 if row.name != "__version__":
-                    yield Row("", row.name, "class", rtx=rtx)
+                    yield Row("", row.name, "value" if row.name.islower() else "class", rtx=rtx)
             if not rtx:
                 yield Row("", "__version__", "value")
             continue

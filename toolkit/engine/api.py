@@ -18,13 +18,17 @@ __all__ = [
     "HardwareCompatibilityLevel",
     "IBuilderConfig",
     "IHostMemory",
+    "ILayer",
     "ILogger",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "IPluginRegistry",
     "IProgressMonitor",
     "ITensor",
+    "ITimingCache",
     "LaterHardwareCompatibilityLevel",
     "LaterNetworkDefinitionCreationFlag",
+    "LayerType",
     "Member",
     "MemoryPoolType",
     "Module",
@@ -60,6 +64,7 @@ class BuilderFlag(Protocol):
     WEIGHT_STREAMING: Member
     VERSION_COMPATIBLE: Member
     EXCLUDE_LEAN_RUNTIME: Member
+    ERROR_ON_TIMING_CACHE_MISS: Member
 
 
 class MemoryPoolType(Protocol):
@@ -88,6 +93,12 @@ class ProfilingVerbosity(Protocol):
     NONE: Member
     LAYER_NAMES_ONLY: Member
     DETAILED: Member
+
+
+class LayerType(Protocol):
+    """Kinds of layers that are counted apart."""
+
+    CONDITION: Member
 
 
 class NetworkDefinitionCreationFlag(Protocol):
@@ -172,6 +183,21 @@ class ITensor(Protocol):
         """The name of a dimension; empty where it has none."""
 
 
+class ILayer(Protocol):
+    """A layer of a network."""
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs."""
+
+    @property
+    def type(self) -> Member:
+        """Of ``LayerType``."""
+
+    def get_output(self, index: int) -> ITensor | None:
+        """An output."""
+
+
 class INetworkDefinition(Protocol):
     """A network, as the parser fills it."""
 
@@ -193,6 +219,9 @@ class INetworkDefinition(Protocol):
     def get_output(self, index: int) -> ITensor:
         """An output."""
 
+    def get_layer(self, index: int) -> ILayer:
+        """A layer."""
+
 
 class IOptimizationProfile(Protocol):
     """Ranges of the inputs' shapes."""
@@ -206,6 +235,19 @@ class IOptimizationProfile(Protocol):
     ) -> None:
         """The range of one input."""
 
+    def get_shape(self, input: str) -> Sequence[Sequence[int]]:
+        """Its min, opt and max."""
+
+
+class ITimingCache(Protocol):
+    """How long kernels took."""
+
+    def serialize(self) -> IHostMemory:
+        """Its bytes."""
+
+    def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Take over what another has; False if that is of another device or version."""
+
 
 class IBuilderConfig(Protocol):
     """What the builder is told."""
@@ -215,6 +257,13 @@ class IBuilderConfig(Protocol):
     max_aux_streams: int
     profiling_verbosity: Member
     hardware_compatibility_level: Member
+    plugins_to_serialize: Sequence[str]
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        """Of bytes; an empty one of none."""
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Whether it is of this device and version."""
 
     def set_flag(self, flag: Member) -> None:
         """Switch on a ``BuilderFlag``."""
@@ -300,6 +349,13 @@ class OnnxParser(Protocol):
         """An error."""
 
 
+class IPluginRegistry(Protocol):
+    """What the parser looks plugins up in."""
+
+    def load_library(self, plugin_path: str) -> object | None:
+        """Its handle; None where the library is refused."""
+
+
 class Module(Protocol):
     """``tensorrt`` or ``tensorrt_rtx``."""
 
@@ -307,6 +363,7 @@ class Module(Protocol):
     BuilderFlag: BuilderFlag
     DataType: DataType
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
+    LayerType: LayerType
     MemoryPoolType: MemoryPoolType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     ProfilingVerbosity: ProfilingVerbosity
@@ -315,6 +372,9 @@ class Module(Protocol):
 
     def Builder(self, logger: Any) -> Builder:  # noqa: N802
         """The class, called."""
+
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """The one of this process."""
 
     def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser:  # noqa: N802
         """The class, called."""

@@ -7,15 +7,25 @@ from typing import Literal, TypedDict
 from toolkit.engine.choices import Flavour, Hardware, Refit, Verbosity
 from toolkit.engine.plugging import Plugin
 
-__all__ = ["Event", "Failure", "Log", "Phase", "Request", "Result", "Tensor"]
+__all__ = [
+    "CacheUse",
+    "Event",
+    "Failure",
+    "Log",
+    "NetworkFacts",
+    "Phase",
+    "Request",
+    "Result",
+    "Tensor",
+]
 
 
 class Request(TypedDict):
     """One line on the worker's standard input.
 
     Each of ``profiles`` maps every symbolic dimension to (min, opt, max); paths are absolute;
-    ``switches`` are the names of those that are on; ``device`` is the compute capability of this
-    machine's GPU.
+    ``switches`` are the names of those that are on; ``timing_cache`` is a file, ``{version}`` in
+    its name to be filled in; ``device`` is the compute capability of this machine's GPU.
     """
 
     flavour: Flavour
@@ -32,6 +42,8 @@ class Request(TypedDict):
     hardware_compatibility: Hardware
     profiling_verbosity: Verbosity | None
     plugin: Plugin
+    timing_cache: str | None
+    timing_cache_strict: bool
     device: str | None
 
 
@@ -69,14 +81,39 @@ class Failure(TypedDict):
     hint: str
 
 
+class CacheUse(TypedDict):
+    """Which timing cache was used, and how many bytes it had before and has now."""
+
+    path: str
+    before: int
+    after: int
+
+
+class NetworkFacts(TypedDict):
+    """A network as the parser made it.
+
+    ``kinds`` counts layers by type, ``dtypes`` their outputs by type of data; of each profile
+    ``ranges`` has the smallest, usual and largest shape of every dynamic input.
+    """
+
+    layers: int
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    kinds: dict[str, int]
+    dtypes: dict[str, int]
+    conditionals: int
+    ranges: list[dict[str, list[list[int]]]]
+
+
 class Result(TypedDict):
     """The plan is written."""
 
     event: Literal["result"]
     version: str
-    layers: int
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    network: NetworkFacts
+    timing_cache: CacheUse | None
+    carries_plugins: bool
+    notes: list[str]
 
 
 Event = Phase | Log | Failure | Result
