@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from toolkit.engine import api
 
@@ -18,6 +18,7 @@ Call = tuple[Any, ...]
 _ENUMERATIONS = (
     api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag, api.DataType,
     api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity, api.LayerType,
+    api.TensorIOMode, api.LayerInformationFormat,
 )  # fmt: skip
 _LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
 
@@ -102,6 +103,8 @@ class Recorder:
         answer = self.answers.get(f"{title}.{name}")
         if answer is not None:
             return answer(*arguments) if callable(answer) else answer
+        if type(None) in get_args(gives):  # as good as what is there
+            gives = next(each for each in get_args(gives) if each is not type(None))
         defaults = {bool: True, int: 0, str: "", type(None): None}
         if gives in defaults:
             return defaults[gives]
@@ -126,7 +129,7 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     recorder.answers = {
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
-    for title in ("Builder", "OnnxParser"):
+    for title in ("Builder", "OnnxParser", "Runtime"):
         attributes[title] = _constructor(recorder, getattr(api, title))
     attributes["get_plugin_registry"] = lambda: recorder.object(api.IPluginRegistry)
     if rtx:

@@ -364,6 +364,49 @@ def _library(code: Code) -> None:
         assert all(call[1] != "plugins_to_serialize" for call in calls)
 
 
+ENGINE = {
+    "ICudaEngine.num_io_tensors": 2, "ICudaEngine.num_layers": 5, "ICudaEngine.refittable": True,
+    "ICudaEngine.num_optimization_profiles": 2, "ICudaEngine.num_aux_streams": 3,
+    "ICudaEngine.streamable_weights_size": 1024,
+    "ICudaEngine.get_tensor_name": lambda index: "xy"[index],
+    "ICudaEngine.get_tensor_dtype": lambda name: SimpleNamespace(name="HALF"),
+    "ICudaEngine.get_tensor_shape": lambda name: (-1, 8),
+    "ICudaEngine.get_tensor_profile_shape": lambda name, index: [(n + index, 8) for n in (1, 4, 9)],
+    "ICudaEngine.get_device_memory_size_for_profile_v2": lambda index: 100 + index,
+    "EngineInspector.get_engine_information": str,
+}  # fmt: skip
+
+
+def opened(code: Code, **answers: Any) -> tuple[Any, list]:
+    modes = {"x": "INPUT", "y": "OUTPUT"}
+    mode = {"ICudaEngine.get_tensor_mode": lambda name: getattr(trt.TensorIOMode, modes[name], 0)}
+    trt, calls = made("11.4.0", {**ENGINE, **mode, **answers})
+    with tempfile.TemporaryDirectory() as name:
+        plan = Path(name) / "model.plan"
+        plan.write_bytes(b"plan")
+        asked = {"job": "read", "flavour": "tensorrt", "plan": str(plan), "host_code": True}
+        logger = code.worker._logger(trt, lambda event: None)
+        logger.log(trt.ILogger.Severity.ERROR, "IRuntime::x: Error Code 1: of another version")
+        return code.opening.open_engine(trt, asked, logger), calls
+
+
+def _opened(code: Code) -> None:
+    found, calls = opened(code)
+    assert found["version"] == "11.4.0"
+    assert ("Runtime", "engine_host_code_allowed", True) in calls
+    assert ("Runtime", "deserialize_cuda_engine", b"plan") in calls
+    assert found["inputs"] == [{"name": "x", "dtype": "float16", "shape": [None, 8]}]
+    assert found["outputs"] == [{"name": "y", "dtype": "float16", "shape": [None, 8]}]
+    assert found["ranges"][1] == {"x": [[2, 8], [5, 8], [10, 8]]}
+    assert found["memory"] == [100, 101]
+    assert (found["streamable"], found["refittable"], found["aux_streams"]) == (1024, True, 3)
+    assert (found["layers"], found["information"]) == (5, "LayerInformationFormat.JSON")
+    message = failure(
+        lambda: opened(code, **{"Runtime.deserialize_cuda_engine": lambda data: None})
+    )
+    assert message == "TensorRT 11.4.0 does not open the plan: of another version"
+
+
 def _refused_range(code: Code) -> None:
     refused = {"IBuilderConfig.add_optimization_profile": lambda profile: -1}
     message = failure(lambda: run(code, "11.0.0", request("tensorrt"), **refused))
@@ -400,7 +443,7 @@ def failure(call: Callable[[], Any], kind: type = EngineError) -> str:
 
 SCENARIOS = (
     _tensorrt_10, _tensorrt_11, _rtx, _options_left_out, _kernels_in_the_engine, _other_words,
-    _timing_cache, _merged_timing_cache, _library, _refused_by_the_parser,
+    _timing_cache, _merged_timing_cache, _library, _opened, _refused_by_the_parser,
     _refused_by_the_builder, _refused_range, _deciding_input, _old_release, _unknown_architecture,
 )  # fmt: skip
 
@@ -412,6 +455,7 @@ SOURCES = {
         "readback",
         "timing",
         "plugging",
+        "opening",
         "worker",
         "diagnosis",
     )

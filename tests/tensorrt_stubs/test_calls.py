@@ -14,6 +14,7 @@ from toolkit.engine import (
     configuring,
     diagnosis,
     network,
+    opening,
     plugging,
     readback,
     timing,
@@ -23,7 +24,7 @@ from toolkit.engine import (
 NAMES = {row.name.rpartition(".")[2] for row in rows()} - {"__init__", "__int__", "name"}
 REAL = Code(
     network=network, worker=worker, diagnosis=diagnosis, configuring=configuring,
-    readback=readback, timing=timing, plugging=plugging,
+    readback=readback, timing=timing, plugging=plugging, opening=opening,
 )  # fmt: skip
 # What ``network`` takes from each of the others.
 TAKEN = {
@@ -101,5 +102,14 @@ def test_no_name_can_be_misspelled_unseen(monkeypatch):
                 if survives(code):
                     unseen.append(f"{name}: {word}")
     assert unseen == []
-    assert len(tried) >= 80
-    assert {"STRONGLY_TYPED", "clear_flag", "set_shape", "phase_start", "desc"} <= set(tried)
+    assert len(tried) >= 110
+    assert {
+        "STRONGLY_TYPED",
+        "clear_flag",
+        "set_shape",
+        "phase_start",
+        "desc",
+        "combine",
+        "get_shape",
+        "INPUT",
+    } <= set(tried)

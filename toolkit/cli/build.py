@@ -22,16 +22,16 @@ def build_command(
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "-o", "--out", help="The plan [default: into the bundle, or beside the .onnx file]."
+            "-o", "--out", help="The plan (default: into the bundle, or beside the .onnx file)."
         ),
     ] = None,
     target: Annotated[
         Optional[Literal["tensorrt", "tensorrt-rtx"]],  # noqa: UP045
-        typer.Option(help="The builder [default: the bundle's target]."),
+        typer.Option(help="The builder (default: the bundle's target)."),
     ] = None,
     shape: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=MIN,OPT,MAX of a dimension [default: the bundle's shapes]."),
+        typer.Option(help="NAME=MIN,OPT,MAX of a dimension (default: the bundle's shapes)."),
     ] = None,
     profile: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -47,7 +47,7 @@ def build_command(
     ] = None,
     optimization_level: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="0 builds fastest, 5 runs fastest [default: the builder's]."),
+        typer.Option(help="0 builds fastest, 5 runs fastest (default: the builder's)."),
     ] = None,
     tf32: Annotated[
         Optional[bool],  # noqa: UP045
@@ -115,7 +115,7 @@ def build_command(
     timing_cache: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="A file, or off [default: one in the user's cache folder].",
+            help="A file, or off (default: one in the user's cache folder).",
             metavar="FILE|off",
             rich_help_panel=_CACHE,
         ),

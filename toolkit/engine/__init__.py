@@ -2,6 +2,8 @@
 
 from toolkit.engine.build import build_engine, check_profiles
 from toolkit.engine.choices import TITLES, Flavour, Hardware, Pool, Refit, Verbosity
+from toolkit.engine.fit import Needs, lacking_to_run, read_engine, require_fit
+from toolkit.engine.header import PlanHeader, read_header
 from toolkit.engine.limits import LACKING, lacking
 from toolkit.engine.options import EngineOptions
 from toolkit.engine.refusals import installed_version, refuse
@@ -13,6 +15,8 @@ __all__ = [
     "EngineOptions",
     "Flavour",
     "Hardware",
+    "Needs",
+    "PlanHeader",
     "Pool",
     "Refit",
     "Verbosity",
@@ -20,7 +24,11 @@ __all__ = [
     "check_profiles",
     "installed_version",
     "lacking",
+    "lacking_to_run",
     "missing",
+    "read_engine",
+    "read_header",
     "refuse",
     "require",
+    "require_fit",
 ]

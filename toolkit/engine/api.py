@@ -15,8 +15,10 @@ __all__ = [
     "Builder",
     "BuilderFlag",
     "DataType",
+    "EngineInspector",
     "HardwareCompatibilityLevel",
     "IBuilderConfig",
+    "ICudaEngine",
     "IHostMemory",
     "ILayer",
     "ILogger",
@@ -28,6 +30,7 @@ __all__ = [
     "ITimingCache",
     "LaterHardwareCompatibilityLevel",
     "LaterNetworkDefinitionCreationFlag",
+    "LayerInformationFormat",
     "LayerType",
     "Member",
     "MemoryPoolType",
@@ -39,7 +42,9 @@ __all__ = [
     "RtxBuilderConfig",
     "RtxComputeCapability",
     "RtxModule",
+    "Runtime",
     "Severity",
+    "TensorIOMode",
 ]
 
 
@@ -349,6 +354,85 @@ class OnnxParser(Protocol):
         """An error."""
 
 
+class TensorIOMode(Protocol):
+    """Whether a tensor of an engine goes in or comes out."""
+
+    INPUT: Member
+
+
+class LayerInformationFormat(Protocol):
+    """How an inspector writes."""
+
+    JSON: Member
+
+
+class EngineInspector(Protocol):
+    """Tells of an engine's layers."""
+
+    def get_engine_information(self, format: Member) -> str:
+        """All layers."""
+
+
+class ICudaEngine(Protocol):
+    """An engine that was opened."""
+
+    @property
+    def num_io_tensors(self) -> int:
+        """Inputs and outputs together."""
+
+    @property
+    def num_layers(self) -> int:
+        """After fusion."""
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        """How many."""
+
+    @property
+    def num_aux_streams(self) -> int:
+        """Streams beside the caller's."""
+
+    @property
+    def refittable(self) -> bool:
+        """Whether its weights can be replaced."""
+
+    @property
+    def streamable_weights_size(self) -> int:
+        """Bytes of weights that may stay in the host's memory."""
+
+    def get_tensor_name(self, index: int) -> str:
+        """Of an input or output."""
+
+    def get_tensor_mode(self, name: str) -> Member:
+        """Of ``TensorIOMode``."""
+
+    def get_tensor_dtype(self, name: str) -> Member:
+        """Of ``DataType``."""
+
+    def get_tensor_shape(self, name: str) -> Sequence[int]:
+        """With -1 for what differs from run to run."""
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]:
+        """Min, opt and max."""
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        """Bytes."""
+
+    def create_engine_inspector(self) -> EngineInspector:
+        """A new one."""
+
+
+class Runtime(Protocol):
+    """Opens plans."""
+
+    engine_host_code_allowed: bool
+
+    def __init__(self, logger: ILogger) -> None: ...
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        """None where the plan is not taken."""
+
+
 class IPluginRegistry(Protocol):
     """What the parser looks plugins up in."""
 
@@ -363,10 +447,12 @@ class Module(Protocol):
     BuilderFlag: BuilderFlag
     DataType: DataType
     HardwareCompatibilityLevel: HardwareCompatibilityLevel
+    LayerInformationFormat: LayerInformationFormat
     LayerType: LayerType
     MemoryPoolType: MemoryPoolType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
     ProfilingVerbosity: ProfilingVerbosity
+    TensorIOMode: TensorIOMode
     ILogger: Any
     IProgressMonitor: Any
 
@@ -377,6 +463,9 @@ class Module(Protocol):
         """The one of this process."""
 
     def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser:  # noqa: N802
+        """The class, called."""
+
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
         """The class, called."""
 
 

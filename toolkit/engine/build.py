@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
 from toolkit.engine.choices import SWITCHES
-from toolkit.engine.comparing import held_against
+from toolkit.engine.comparing import held_against, opened_notes
 from toolkit.engine.diagnosis import with_origins
 from toolkit.engine.messages import CacheUse, Request, Result, Tensor
 from toolkit.engine.options import EngineOptions
@@ -64,9 +64,11 @@ def build_engine(
         request = _request(ready, shapes, options, plan)
         try:
             result = BuildProcess(request, options.time_limit, progress).run()
+            assert result["event"] == "result"
         except EngineError as error:
             raise with_origins(error, ready) from error
         notes = held_against(ready, request["profiles"], result["network"])
+        notes += opened_notes(plan, options, result)
         plan.replace(out)
     return _engine(out, result, options, time.monotonic() - started, notes)
 
@@ -115,6 +117,7 @@ def _sibling(out: Path) -> Iterator[Path]:
 
 def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -> Request:
     return {
+        "job": "build",
         "flavour": options.flavour,
         "model": str(source.absolute()),
         "plan": str(plan.absolute()),

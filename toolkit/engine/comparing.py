@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import graphs
-from toolkit.engine.messages import NetworkFacts, Tensor
-from toolkit.errors import EngineError
+from toolkit.engine.fit import Needs, lacking_to_run, read_engine
+from toolkit.engine.messages import NetworkFacts, Result, Tensor
+from toolkit.engine.options import EngineOptions
+from toolkit.errors import EngineError, ToolkitError
 
-__all__ = ["held_against"]
+__all__ = ["held_against", "opened_notes"]
 
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
 
@@ -88,3 +90,29 @@ def _notes(graph: graphs.Census, found: NetworkFacts) -> Iterator[str]:
     least = graph.conditionals - graph.unconditional
     if not least <= found["conditionals"] <= graph.conditionals:
         yield f"{found['conditionals']} conditionals came of {graph.conditionals} If nodes"
+
+
+def opened_notes(plan: Path, options: EngineOptions, result: Result) -> list[str]:
+    """Open a plan that was just built, where that can be, and hold it against its network.
+
+    Returns:
+        Why it could not be opened, where there is a GPU that should.
+
+    Raises:
+        EngineError: If an input or output of the engine is not the network's.
+    """
+    if lacking_to_run(options.flavour):
+        return []
+    try:
+        opened = read_engine(plan, Needs(options.flavour, result["version"]), host_code=True)
+    except ToolkitError as error:
+        return [f"the plan was not opened after it was built: {error.message}"]
+    network = result["network"]
+    for kind, wanted, found in (
+        ("input", network["inputs"], opened["inputs"]),
+        ("output", network["outputs"], opened["outputs"]),
+    ):
+        pairs = [[(tensor["name"], tensor["dtype"]) for tensor in each] for each in (wanted, found)]
+        if sorted(pairs[0]) != sorted(pairs[1]):
+            raise EngineError(f"the engine has the {kind}s {pairs[1]}, its network {pairs[0]}")
+    return []

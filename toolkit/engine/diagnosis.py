@@ -157,7 +157,7 @@ def crash(title: str, code: int, phase: str, stderr: str) -> EngineError:
     """The error for a builder process that ended without an answer.
 
     Args:
-        title: The builder's name.
+        title: The name of the builder or runtime.
         code: The process's return code; negative is the number of the signal that killed it.
         phase: The build phase it was in; empty when it had not begun.
         stderr: What it wrote to standard error.
@@ -167,7 +167,7 @@ def crash(title: str, code: int, phase: str, stderr: str) -> EngineError:
     lines = stderr.strip().splitlines()
     said = f": {lines[-1].strip()}" if lines else ""
     return EngineError(
-        f"the {title} builder crashed ({how}){where}{said}",
+        f"the {title} crashed ({how}){where}{said}",
         hint=_crash_hint(code),
     )
 

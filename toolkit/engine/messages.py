@@ -13,7 +13,9 @@ __all__ = [
     "Failure",
     "Log",
     "NetworkFacts",
+    "Opened",
     "Phase",
+    "ReadRequest",
     "Request",
     "Result",
     "Tensor",
@@ -28,6 +30,7 @@ class Request(TypedDict):
     its name to be filled in; ``device`` is the compute capability of this machine's GPU.
     """
 
+    job: Literal["build"]
     flavour: Flavour
     model: str
     plan: str
@@ -45,6 +48,15 @@ class Request(TypedDict):
     timing_cache: str | None
     timing_cache_strict: bool
     device: str | None
+
+
+class ReadRequest(TypedDict):
+    """A plan to open; ``host_code`` allows the code that it may carry to run."""
+
+    job: Literal["read"]
+    flavour: Flavour
+    plan: str
+    host_code: bool
 
 
 class Tensor(TypedDict):
@@ -116,4 +128,23 @@ class Result(TypedDict):
     notes: list[str]
 
 
-Event = Phase | Log | Failure | Result
+class Opened(TypedDict):
+    """What an engine says of itself.
+
+    ``memory`` is in bytes, for each profile; ``information`` is the inspector's JSON.
+    """
+
+    event: Literal["opened"]
+    version: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    ranges: list[dict[str, list[list[int]]]]
+    memory: list[int]
+    streamable: int
+    refittable: bool
+    aux_streams: int
+    layers: int
+    information: str
+
+
+Event = Phase | Log | Failure | Result | Opened
