@@ -186,17 +186,36 @@ def _data(engine: Engine) -> dict[str, object]:
         "version": engine.version,
         "compute_capabilities": list(engine.compute_capabilities),
         "layers": engine.layers,
+        "layers_by_type": dict(engine.kinds),
+        "outputs_by_dtype": dict(engine.dtypes),
+        "conditionals": engine.conditionals,
         "profiles": list(engine.profiles),
+        "options": dict(engine.options),
+        "carries_plugins": engine.carries_plugins,
+        "timing_cache": _cache(engine),
+        "notes": list(engine.notes),
         "seconds": engine.seconds,
         "inputs": {spec.name: str(spec) for spec in engine.inputs},
         "outputs": {spec.name: str(spec) for spec in engine.outputs},
     }
 
 
+def _cache(engine: Engine) -> dict[str, object] | None:
+    if engine.timing_cache is None:
+        return None
+    path, before, after = engine.timing_cache
+    return {"path": path, "bytes_before": before, "bytes_after": after}
+
+
 def _said(engine: Engine) -> str:
     profiles = f", profiles {', '.join(engine.profiles)}" if engine.profiles else ""
-    return (
+    first = (
         f"{engine.path}: {engine.flavour} {engine.version}, {engine.layers} layers{profiles}, "
         f"{engine.path.stat().st_size:,} bytes, built in {engine.seconds:.1f} s. "
         "Not run: that needs an NVIDIA GPU."
     )
+    lines = [first]
+    if engine.timing_cache is not None:
+        path, before, after = engine.timing_cache
+        lines.append(f"timing cache {path}: {before:,} bytes before, {after:,} after")
+    return "\n".join([*lines, *(f"note: {note}" for note in engine.notes)])
