@@ -19,7 +19,7 @@ from toolkit.pipeline.plan import Plan
 from toolkit.progress import Progress
 from toolkit.runtime import Feeds, OrtRunner
 
-__all__ = ["LOWERINGS", "expert_passes", "fastest_lowering", "settle_experts"]
+__all__ = ["LOWERINGS", "expert_passes", "fastest_lowering", "settle_experts", "token_counts"]
 
 LOWERINGS: Mapping[str, type[graphs.Pass]] = {
     "conditionals": graphs.ExpertsToConditionals,
@@ -78,7 +78,7 @@ def settle_experts(
         reason = f"a layer of experts has more than {_MOST_BYTES >> 20} MiB, too much to measure"
         record = ExpertRecord(lowering="conditionals", reason=reason)
     else:
-        record = fastest_lowering(layers, _token_counts(plan), progress, finding)
+        record = fastest_lowering(layers, token_counts(plan), progress, finding)
     export = plan.recipe.export.model_copy(update={"experts": record.lowering})
     return replace(plan, recipe=plan.recipe.model_copy(update={"export": export})), record
 
@@ -213,7 +213,7 @@ def _in_turn(
     return {name: float(np.median(times[_WARM_UP:])) for name, times in found.items()}
 
 
-def _token_counts(plan: Plan) -> tuple[int, ...]:
+def token_counts(plan: Plan) -> tuple[int, ...]:
     """How many tokens a batch has at the smallest, the usual and the largest sizes."""
     names = {
         dim
