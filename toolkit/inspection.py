@@ -252,8 +252,9 @@ def _recipe(path: Path) -> Inspection:
 
 
 def _kind(model: Any) -> str:
-    kinds = ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
-    return next(kind for kind in kinds if hasattr(model, kind))
+    from toolkit.recipe.models import KINDS  # noqa: PLC0415
+
+    return next(kind for kind in KINDS if hasattr(model, kind))
 
 
 def _ranges(shapes: Mapping[str, Any]) -> Iterator[str]:

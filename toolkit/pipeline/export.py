@@ -22,6 +22,7 @@ from toolkit.engine import (
 from toolkit.errors import CapabilityError
 from toolkit.export import adopt_onnx
 from toolkit.parity import ParityReport
+from toolkit.pipeline.distilled import train_students
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.neurons import settle_neurons
@@ -75,6 +76,7 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         graphs.GraphError: If graphs cannot be fused or rewritten.
     """
     with publishing(out) as draft:
+        train_students(recipe, folder, progress)
         plan = make_plan(recipe, folder)
         if recipe.target != "onnx":
             check_profiles(_options(plan, recipe.target), plan.shapes)

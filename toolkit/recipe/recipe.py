@@ -36,8 +36,9 @@ class Recipe(RecipeModel):
     model: Annotated[
         Model,
         Field(
-            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, ensemble "
-            "or stack. Once validated, every model has a name and every ensemble its weights."
+            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, distill, "
+            "ensemble or stack. Once validated, every model has a name and every ensemble its "
+            "weights."
         ),
     ]
     part: Annotated[
@@ -132,7 +133,7 @@ def _plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, _ in models:
-        depth = 1 + sum(map(path.count, ("members", "stages", "gate")))
+        depth = 1 + sum(map(path.count, ("members", "stages", "gate", "teachers")))
         if depth > MAX_MODEL_DEPTH:
             yield Problem(path, f"models are nested deeper than {MAX_MODEL_DEPTH} levels")
             return
