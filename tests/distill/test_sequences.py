@@ -27,7 +27,7 @@ from toolkit.distill import (
     taught,
     write_sequences,
 )
-from toolkit.distill.objectives import HardLabels
+from toolkit.distill.objectives import HardLabels, WordLevel, mixed
 from toolkit.distill.sequences import reference
 from toolkit.errors import IntegrityError, RecipeError
 
@@ -231,6 +231,14 @@ def test_the_student_writes_some_of_the_batches():
     assert new["attention_mask"].sum(-1).tolist() == [6, 4]
     assert row_mask("causal-lm", new).reshape(2, 6).sum(-1).tolist() == [4, 2]
     assert new["index"].tolist() == [5, 8]
+    assert "labels" not in new
+    logits, mask = torch.randn(12, 9, requires_grad=True), row_mask("causal-lm", new)
+    parts = StudentOutputs(logits, {}, mask), Targets(mask, logits.detach().log_softmax(-1) * 0.5)
+    hard, soft = HardLabels("causal-lm"), WordLevel()
+    assert float(hard(*parts, new).total.detach()) == 0
+    both = mixed(0.25, hard, soft)(*parts, new)
+    torch.testing.assert_close(both.total, 0.75 * soft(*parts, new).total)
+    assert int(both.count) == 6
     assert student.training
     assert not any(student.modes)
     assert OnPolicy("causal-lm", 0.0, options)(student, batch) is batch

@@ -11,6 +11,8 @@ import torch
 import transformers as hf
 from safetensors.torch import save_file
 
+from tests.pipeline.test_stacked import recipe as stack_recipe
+from tests.pipeline.test_stacked import write_combiner
 from tests.pipeline.test_vocabularies import ROWS, WORDS, write_words
 from tests.workshop import write_huggingface, write_recipe, write_workshop
 from toolkit.distill import (
@@ -142,6 +144,22 @@ def test_language_models_teach_what_their_graph_says(shop, exported, tmp_path, c
     )
     same = live_teacher(planned(shop, cached), "causal-lm").targets(batch)
     assert torch.equal(same.log_probs, targets.log_probs)
+
+
+def test_stacks_and_onnx_files_teach_what_their_runners_say(shop, exported):
+    write_combiner(shop, hidden=3)
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(6))
+    model = next(path for name, path in exported.items() if "deep" in name)
+    shutil.copyfile(model, shop / "deep.onnx")
+    foreign = FACTORIES.format(how=HOW["linear"]).replace(
+        '{factory: "shop:deep", weights: deep.safetensors}', "{onnx: deep.onnx}"
+    )
+    for text in (stack_recipe(hidden=3), foreign):
+        plan = planned(shop, text)
+        found = live_teacher(plan, "classification").targets({"x": x}).log_probs
+        with reference_runner(plan, "float64") as run:
+            wanted = torch.from_numpy(run({"x": x.numpy()})["logits"].copy()).log_softmax(-1)
+        torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-5, atol=1e-5)
 
 
 def test_three_targets_and_their_identities(shop):

@@ -19,6 +19,7 @@ from toolkit.distill.sequences import (
 )
 from toolkit.distill.teachers import LiveTeacher
 from toolkit.distill.types import (
+    COUNTED,
     EMBEDDING,
     IGNORED,
     INDEX,
@@ -35,6 +36,7 @@ from toolkit.distill.types import (
 )
 
 __all__ = [
+    "COUNTED",
     "DIVERGENCES",
     "EMBEDDING",
     "IGNORED",

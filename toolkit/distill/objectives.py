@@ -21,6 +21,7 @@ from torch.nn import functional
 from toolkit.distill.divergences import Divergence, Formula, bucketed, divergence
 from toolkit.distill.rows import row_labels
 from toolkit.distill.types import (
+    COUNTED,
     IGNORED,
     Batch,
     Loss,
@@ -124,6 +125,8 @@ class WordLevel:
 class HardLabels:
     """Cross-entropy with the labels; rows without one add nothing but are counted.
 
+    What the student wrote itself is no label: of such a batch nothing is added at all.
+
     Attributes:
         task: Says which row has which label.
     """
@@ -137,13 +140,14 @@ class HardLabels:
         Raises:
             RecipeError: If the batch has no labels, or one is no class of the student's.
         """
-        labels = row_labels(self.task, batch)
+        labels, counts = row_labels(self.task, batch), student.mask
+        if COUNTED in batch:
+            return Loss(_logits(student)[:0].sum().float(), counts.sum())
         if labels is None:
             raise RecipeError(
                 "the loss has a part from labels, and the data has none",
                 hint="add labels, or leave the teachers alone: hard: 0",
             )
-        counts = student.mask
         logits, wanted = _wide(_logits(student)[counts]), labels[counts]
         if wanted.numel() and int(wanted.max()) >= logits.shape[-1]:
             raise RecipeError(

@@ -8,6 +8,8 @@
     seq2seq-lm      positions of the decoder with a label; it was given the labels moved by one
     embedding       a row is an example, all count
 
+Where a batch says itself what counts (``COUNTED``), that holds.
+
 A batch is padded on the right.
 """
 
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from toolkit.distill.types import IGNORED, INDEX, LABELS, Batch, Task
+from toolkit.distill.types import COUNTED, IGNORED, INDEX, LABELS, Batch, Task
 from toolkit.errors import RecipeError
 
 __all__ = ["flat", "row_labels", "row_mask"]
@@ -46,6 +48,8 @@ def row_mask(task: Task, batch: Batch) -> Tensor:
     Raises:
         RecipeError: If the batch has not what the task needs.
     """
+    if COUNTED in batch:
+        return batch[COUNTED].reshape(-1)
     labels = row_labels(task, batch)
     if labels is not None and (task in {"causal-lm", "masked-lm", "seq2seq-lm"} or _tokens(batch)):
         return labels != IGNORED

@@ -32,9 +32,10 @@ from toolkit.distill.continuing import (
     begin,
     sample,
 )
+from toolkit.distill.rows import row_mask
 from toolkit.distill.shards import Array, map_shards, write_shards
 from toolkit.distill.texts import shifted
-from toolkit.distill.types import IGNORED, INDEX, LABELS, Batch, Task
+from toolkit.distill.types import COUNTED, IGNORED, INDEX, LABELS, Batch, Task
 from toolkit.errors import RecipeError
 from toolkit.progress import Progress, silent
 
@@ -232,7 +233,9 @@ def _continued(
 class OnPolicy:
     """Has the student write the texts of some batches.
 
-    Draws come from PyTorch's own state of randomness, which a checkpoint keeps.
+    What it writes has no labels: only the positions it wrote count, and a share of hard labels adds
+    nothing in those batches. Draws come from PyTorch's own state of randomness, which a checkpoint
+    keeps.
 
     Attributes:
         task: ``causal-lm`` or ``seq2seq-lm``.
@@ -274,5 +277,7 @@ class OnPolicy:
         finally:
             speaker.train(training)
         said = dict(enumerate(texts))
-        new = taught(self.task, batch, said, self.options.prompt, self.pad)
-        return {**batch, **{name: value.to(batch[INDEX].device) for name, value in new.items()}}
+        new = {**batch, **taught(self.task, batch, said, self.options.prompt, self.pad)}
+        labels = new.pop(LABELS)
+        counted = row_mask(self.task, {**new, LABELS: labels}).reshape(labels.shape)
+        return {**new, COUNTED: counted}

@@ -15,6 +15,7 @@ student). At another T they differ: each p_m is tempered before it is averaged, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Literal
 
@@ -68,6 +69,12 @@ class LiveTeacher:
         self._needs = needs or Needs(logits=space != "values")
         self._inside = tuple(name for name in self._needs.teacher if name != output)
         observe(tree, self._inside)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its models are."""
+        first = next(itertools.chain(self.tree.parameters(), self.tree.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
 
     def targets(self, batch: Batch) -> Targets:
         """Run the models on a batch.

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 from torch import Tensor, nn
 
 __all__ = [
+    "COUNTED",
     "EMBEDDING",
     "IGNORED",
     "INDEX",
@@ -34,6 +35,8 @@ __all__ = [
 Batch: TypeAlias = Mapping[str, Tensor]
 
 LABELS, INDEX, IGNORED = "labels", "index", -100
+# Of a batch that the student wrote itself, which has no labels: positions that count, bool [B, S].
+COUNTED = "counted"
 # The output of sentence encoders.
 EMBEDDING = "sentence_embedding"
 
