@@ -5,6 +5,7 @@ from toolkit.bench.compare import compare
 from toolkit.bench.load import Load, bench_server, parse_concurrency
 from toolkit.bench.options import BenchOptions
 from toolkit.bench.points import Point, parse_shape, points_of
+from toolkit.bench.process import Measurer
 from toolkit.bench.results import (
     BenchResult,
     LoadRecord,
@@ -22,6 +23,7 @@ __all__ = [
     "BenchResult",
     "Load",
     "LoadRecord",
+    "Measurer",
     "Point",
     "PointRecord",
     "RatioRecord",

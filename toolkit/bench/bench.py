@@ -55,16 +55,16 @@ def bench(
     for runtime in options.runtimes:
         check_runtime(runtime)
     found = []
+    ratios: tuple[RatioRecord, ...] = ()
     steps = [(runtime, point) for runtime in options.runtimes for point in points]
     with Measurer(options) as measurer:
         for done, (runtime, point) in enumerate(steps):
             progress(f"measure {subject.name}", done, len(steps))
             timed = measurer.time(job_of(subject, point.dims, options.seed), runtime)
             found.append(_record(runtime, point, timed))
-    progress(f"measure {subject.name}", len(steps), len(steps))
-    ratios: tuple[RatioRecord, ...] = ()
-    if against is not None:
-        ratios = compare_graphs(subject, against, points, options, progress)
+        progress(f"measure {subject.name}", len(steps), len(steps))
+        if against is not None:
+            ratios = compare_graphs(subject, against, points, measurer, progress)
     notes = [
         f"{record.runtime}, {point.title}: the windows did not come to agree in"
         f" {options.seconds:g} s; all of them count"
@@ -78,7 +78,7 @@ def compare_graphs(
     first: Subject,
     second: Side,
     points: Sequence[Point],
-    options: BenchOptions,
+    measurer: Measurer,
     progress: Progress = silent,
 ) -> tuple[RatioRecord, ...]:
     """The time of ``first`` over that of ``second``, taking turns, at every point.
@@ -86,15 +86,15 @@ def compare_graphs(
     Inputs of the same name, type and shape are fed the same arrays.
     """
     found = []
-    steps = [(runtime, point) for runtime in options.runtimes for point in points]
+    steps = [(runtime, point) for runtime in measurer.options.runtimes for point in points]
     what = f"compare {first.name} with {second.name}"
-    with Measurer(options) as measurer:
-        for done, (runtime, point) in enumerate(steps):
-            progress(what, done, len(steps))
-            own = job_of(first, point.dims, options.seed)
-            others = [job_of(each, point.dims, options.seed, own.feeds) for each in second.graphs]
-            rounds = measurer.turns([own], others, runtime)
-            found.append(_ratio(first.name, second.name, runtime, point, rounds, options.margin))
+    options = measurer.options
+    for done, (runtime, point) in enumerate(steps):
+        progress(what, done, len(steps))
+        own = job_of(first, point.dims, options.seed)
+        others = [job_of(each, point.dims, options.seed, own.feeds) for each in second.graphs]
+        rounds = measurer.turns([own], others, runtime)
+        found.append(_ratio(first.name, second.name, runtime, point, rounds, options.margin))
     progress(what, len(steps), len(steps))
     return tuple(found)
 

@@ -32,7 +32,7 @@ class Measurer:
     """Measures in forks of a process of its own; see ``toolkit.bench.worker``."""
 
     def __init__(self, options: BenchOptions) -> None:
-        self._options = options
+        self.options = options
         self._process: subprocess.Popen[str] | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
 
@@ -93,7 +93,7 @@ class Measurer:
             told = {
                 "work": work,
                 "runtime": runtime,
-                "options": asdict(self._options),
+                "options": asdict(self.options),
                 "sides": [
                     [
                         _written(job, folder / f"{side}_{number}.npz")
@@ -126,7 +126,7 @@ class Measurer:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        seconds = self._options.seconds + _GRACE
+        seconds = self.options.seconds + _GRACE
         with suppress(BrokenPipeError):
             process.stdin.write(f"{folder}\n")
             process.stdin.flush()

@@ -49,14 +49,15 @@ def _points(name: str, points: Sequence[Mapping[str, Any]]) -> Table:
             *(_figure(point["latency_ms"][share][0]) for share in ("p90", "p99")),
             _figure(point["runs_per_second"]),
             _figure(point["tokens_per_second"] or point["rows_per_second"]),
-            f"{point['memory_bytes']['loaded'] / 1e6:,.0f}",
-            f"{point['memory_bytes']['running'] / 1e6:,.1f}",
+            "{loaded:,.0f} + {running:,.0f}".format(
+                **{name: size / 1e6 for name, size in point["memory_bytes"].items()}
+            ),
         )
         for point in points
     ]  # fmt: skip
     per = "tokens/s" if points[0]["tokens_per_second"] else "rows/s"
-    columns = ["point", "p50 ms", "±", "p90", "p99", "runs/s", per, "MB load", "MB run"]
-    return table(name, columns, rows, right=8)
+    columns = ["point", "p50 ms", "±", "p90", "p99", "runs/s", per, "MB"]
+    return table(name, columns, rows, right=7)
 
 
 def _ratios(ratios: Sequence[Mapping[str, Any]]) -> Table:
@@ -90,8 +91,8 @@ def _loads(title: str, loads: Sequence[Mapping[str, Any]]) -> Table:
 
 def _where(one: Mapping[str, Any]) -> str:
     kind = "" if one["kind"] == "run" else f" {one['kind']}"
-    sizes = ", ".join(f"{name} {size}" for name, size in one["dims"].items())
-    return f"{one['runtime']}{kind}: {sizes}" if sizes else f"{one['runtime']}{kind}"
+    sizes = (f"{name} {size}" for name, size in one["dims"].items())
+    return "\n".join([f"{one['runtime']}{kind}", *sizes])
 
 
 def _with_precision(found: Sequence[float | None]) -> tuple[str, str]:
