@@ -12,7 +12,7 @@ from toolkit.errors import ToolkitError
 
 if TYPE_CHECKING:
     from graphs import ExpertLayer
-    from toolkit.bundle import ExpertRecord
+    from toolkit.bundle import ExpertRecord, NeuronRecord
     from toolkit.checkpoint import Checkpoint
 
 __all__ = ["Inspection", "Section", "inspect_path"]
@@ -192,6 +192,9 @@ def _bundle(path: Path) -> Inspection:
         }
         sparse = tuple(section for section in found.sections if section.title == "experts")
         sparse += tuple(_measured(manifest.experts))
+    if manifest.neurons is not None:
+        facts["silent neurons"] = manifest.neurons.reason
+        sparse += tuple(_neurons(manifest.neurons))
     files = tuple((name, record.bytes, record.sha256) for name, record in manifest.files.items())
     sources = tuple((s.member, s.path, s.bytes, s.sha256) for s in manifest.sources)
     interface = (
@@ -220,6 +223,18 @@ def _measured(experts: ExpertRecord) -> Iterator[Section]:
         ]
         columns = ("lowering", *(f"ms for {count} tokens" for count in counts))
         yield Section("lowerings measured", columns, tuple(rows))
+
+
+def _neurons(found: NeuronRecord) -> Iterator[Section]:
+    """The layers after a ReLU, where the export looked at what they say."""
+    if found.layers:
+        rows = [
+            (name, layer.neurons, layer.width, layer.skipped, layer.silent.get("1", ""),
+             (layer.break_even or {}).get("1", ""))
+            for name, layer in found.layers.items()
+        ]  # fmt: skip
+        columns = ("layer", "neurons", "width", "skips", "silent at 1 token", "pays from")
+        yield Section("silent neurons", columns, tuple(rows))
 
 
 def _recipe(path: Path) -> Inspection:

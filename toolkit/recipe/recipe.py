@@ -191,10 +191,11 @@ def _said(settings: Any, key: str) -> Any:
 
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
-    if _said(export, "experts") == "native" and target != "onnx":
+    if _said(export, "experts") == "native" and target == "tensorrt-rtx":
         yield Problem(
             ("export", "experts"),
-            f"native is ONNX Runtime's own operator, found target: {shown(target)}",
+            "native is an operator of ONNX Runtime's or TensorRT's own, which TensorRT-RTX cannot "
+            f"build, found target: {shown(target)}",
             "auto, conditionals and rows are for every target",
         )
 

@@ -61,6 +61,7 @@ class OrtRunner:
         threads: int = 0,
         weights: Path | None = None,
         provider: Provider = "cpu",
+        spinning: bool = True,
         label: str = "",
     ) -> None:
         """Take a file.
@@ -71,6 +72,7 @@ class OrtRunner:
             threads: How many run an operator; 0 for one on each core.
             weights: The folder of its data file, if that is another folder.
             provider: What runs it.
+            spinning: Whether threads wait for the next run at work; off where sessions take turns.
             label: Appended to the name.
         """
         self._provider: Provider = provider
@@ -78,6 +80,7 @@ class OrtRunner:
         self._weights = weights
         self._optimise = optimise
         self._threads = threads
+        self._spinning = spinning
         self._session: onnxruntime.InferenceSession | None = None
         self.name = f"onnxruntime {provider}" + ("" if optimise else ", unoptimised") + label
 
@@ -101,6 +104,7 @@ class OrtRunner:
             threads=self._threads,
             weights=self._weights,
             provider=self._provider,
+            spinning=self._spinning,
         )
         return self
 
@@ -127,13 +131,14 @@ class OrtRunner:
         return self._session
 
 
-def open_session(  # noqa: PLR0913  (as for OrtRunner)
+def open_session(  # noqa: PLR0913  (independent options of a session)
     path: Path,
     *,
     optimise: bool = True,
     threads: int = 0,
     weights: Path | None = None,
     provider: Provider = "cpu",
+    spinning: bool = True,
     pooled: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session of a file; arguments as for ``OrtRunner``.
@@ -156,9 +161,10 @@ def open_session(  # noqa: PLR0913  (as for OrtRunner)
         # ONNX Runtime looks elsewhere only for a model that it is given as bytes.
         entry = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(entry, str(weights))
-        # Such a session runs now and then; threads that spin in between take time from the rest.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        spinning = False  # such a session runs now and then
         model = path.read_bytes()
+    if not spinning:  # threads that spin between runs take time from other sessions
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(model, options, providers=_PROVIDERS[provider])
     except _refusals(ort) as error:
