@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Command] = {
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
     "build": Command("toolkit.cli.build", "Build the engine of a bundle or an ONNX file"),
     "check": Command("toolkit.cli.check", "Show what TensorRT will refuse in a graph"),
+    "bench": Command("toolkit.cli.bench", "How fast a bundle is, alone, against another, served"),
     "package": Command("toolkit.cli.package", "Make a Triton model repository, or check one"),
     "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),

@@ -8,6 +8,7 @@ from toolkit.pipeline.export import Outcome, export_recipe, publish_path
 from toolkit.pipeline.fit import fit_recipe
 from toolkit.pipeline.fit_parts import FitOptions
 from toolkit.pipeline.fit_report import FitReport
+from toolkit.pipeline.members import export_members
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
@@ -27,6 +28,7 @@ __all__ = [
     "bisect_passes",
     "distil",
     "explain_bundle",
+    "export_members",
     "export_recipe",
     "fit_recipe",
     "make_plan",
