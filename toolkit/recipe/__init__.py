@@ -10,6 +10,7 @@ from toolkit.recipe.distilling import (
     StudentSpec,
     TrainingSpec,
 )
+from toolkit.recipe.engines import EngineSettings, engine_options, size_in_bytes
 from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.kinds import (
     BUILT_IN_FACTORIES,
@@ -35,7 +36,6 @@ from toolkit.recipe.models import (
 from toolkit.recipe.problems import Problem, recipe_error
 from toolkit.recipe.recipe import Recipe
 from toolkit.recipe.settings import (
-    EngineSettings,
     Input,
     ParitySettings,
     PassSettings,
@@ -79,9 +79,11 @@ __all__ = [
     "TrainingSpec",
     "check_shapes",
     "duration",
+    "engine_options",
     "load_recipe",
     "parse_recipe",
     "recipe_error",
     "recipe_schema",
     "resolved_yaml",
+    "size_in_bytes",
 ]
