@@ -42,8 +42,11 @@ if TYPE_CHECKING:
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
+    from graphs.passes.skip_silent_neurons import SkipSilentNeurons
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
     from graphs.rewriting import rewrite
+    from graphs.silent.cutting import cut_silent
+    from graphs.silent.layers import SilentLayer, silent_layers
     from graphs.tensorrt.checking import Violation, check_tensorrt, is_known_version
     from graphs.tree import (
         Combination,
@@ -93,7 +96,9 @@ __all__ = [
     "Pass",
     "PassReport",
     "RemoveUnusedNodes",
+    "SilentLayer",
     "SkipGatedMembers",
+    "SkipSilentNeurons",
     "Stack",
     "StripExporterMetadata",
     "TensorInfo",
@@ -105,6 +110,7 @@ __all__ = [
     "census",
     "check_tensorrt",
     "cut_experts",
+    "cut_silent",
     "describe",
     "differences",
     "expert_layers",
@@ -116,6 +122,7 @@ __all__ = [
     "outline",
     "rewrite",
     "round_constants",
+    "silent_layers",
     "watch_routers",
     "widen",
 ]
@@ -144,6 +151,7 @@ _HOMES = {
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",
+    "SkipSilentNeurons": "graphs.passes.skip_silent_neurons",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
     "Description": "graphs.description",
     "TensorInfo": "graphs.description",
@@ -163,6 +171,9 @@ _HOMES = {
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",
     "Weights": "graphs.weights",
+    "SilentLayer": "graphs.silent.layers",
+    "silent_layers": "graphs.silent.layers",
+    "cut_silent": "graphs.silent.cutting",
     "Violation": "graphs.tensorrt.checking",
     "check_tensorrt": "graphs.tensorrt.checking",
     "is_known_version": "graphs.tensorrt.checking",

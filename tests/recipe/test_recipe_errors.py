@@ -14,7 +14,7 @@ MISTAKES = {
         (
             "r.yaml:1: model: found a mapping with 'cache', wanted exactly one of checkpoint, "
             "factory, "
-            "onnx, merge, moe, soup, ensemble, stack"
+            "onnx, merge, moe, soup, distill, ensemble, stack"
         ),
         "",
     ),

@@ -13,7 +13,7 @@ from toolkit.inspection.plans import engine_facts, inspect_plan
 
 if TYPE_CHECKING:
     from graphs import ExpertLayer
-    from toolkit.bundle import ExpertRecord
+    from toolkit.bundle import ExpertRecord, NeuronRecord
     from toolkit.checkpoint import Checkpoint
 
 __all__ = ["inspect_path"]
@@ -163,6 +163,9 @@ def _bundle(path: Path) -> Inspection:
         }
         sparse = tuple(section for section in found.sections if section.title == "experts")
         sparse += tuple(_measured(manifest.experts))
+    if manifest.neurons is not None:
+        facts["silent neurons"] = manifest.neurons.reason
+        sparse += tuple(_neurons(manifest.neurons))
     files = tuple((name, record.bytes, record.sha256) for name, record in manifest.files.items())
     sources = tuple((s.member, s.path, s.bytes, s.sha256) for s in manifest.sources)
     interface = (
@@ -193,6 +196,18 @@ def _measured(experts: ExpertRecord) -> Iterator[Section]:
         yield Section("lowerings measured", columns, tuple(rows))
 
 
+def _neurons(found: NeuronRecord) -> Iterator[Section]:
+    """The layers after a ReLU, where the export looked at what they say."""
+    if found.layers:
+        rows = [
+            (name, layer.neurons, layer.width, layer.skipped, layer.silent.get("1", ""),
+             (layer.break_even or {}).get("1", ""))
+            for name, layer in found.layers.items()
+        ]  # fmt: skip
+        columns = ("layer", "neurons", "width", "skips", "silent at 1 token", "pays from")
+        yield Section("silent neurons", columns, tuple(rows))
+
+
 def _recipe(path: Path) -> Inspection:
     from toolkit.recipe import load_recipe  # noqa: PLC0415
 
@@ -208,8 +223,9 @@ def _recipe(path: Path) -> Inspection:
 
 
 def _kind(model: Any) -> str:
-    kinds = ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
-    return next(kind for kind in kinds if hasattr(model, kind))
+    from toolkit.recipe.models import KINDS  # noqa: PLC0415
+
+    return next(kind for kind in KINDS if hasattr(model, kind))
 
 
 def _ranges(shapes: Mapping[str, Any]) -> Iterator[str]:

@@ -20,8 +20,10 @@ from toolkit.engine import (
 from toolkit.errors import CapabilityError
 from toolkit.export import adopt_onnx
 from toolkit.parity import ParityReport
+from toolkit.pipeline.distilled import train_students
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
+from toolkit.pipeline.neurons import settle_neurons
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
 from toolkit.pipeline.tokenizer import copy_tokenizer
@@ -72,11 +74,14 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         graphs.GraphError: If graphs cannot be fused or rewritten.
     """
     with publishing(out) as draft:
+        train_students(recipe, folder, progress)
         plan = make_plan(recipe, folder)
         if recipe.target != "onnx":
             check_profiles(engine_options(recipe.engine, recipe.target), plan.shapes)
         _check_weights(plan, progress)
         plan, model, passes, experts = _build_graph(plan, draft.folder, progress)
+        plan, skipped, neurons = settle_neurons(plan, model.path, progress)
+        passes += skipped
         if recipe.target != "onnx":
             refuse(model.path, recipe.target, tuple(plan.shapes))
         report = prove_plan(plan, model.path, progress)
@@ -84,7 +89,9 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         build = report.passed and unbuilt is None
         engine = _build_engine(plan, model, draft.folder, progress) if build else None
         copy_tokenizer(plan, draft.folder)
-        manifest = write_record(plan, model, report, engine, passes, draft.folder, out, experts)
+        manifest = write_record(
+            plan, model, report, engine, passes, draft.folder, out, experts, neurons
+        )
         failed = out.with_name(out.name + ".failed")
         if not report.passed:
             draft.destination = failed.absolute()

@@ -15,6 +15,7 @@ from toolkit.bundle import (
     ExpertRecord,
     FileRecord,
     Manifest,
+    NeuronRecord,
     SourceRecord,
     TensorRecord,
     hash_file,
@@ -38,6 +39,7 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     folder: Path,
     out: Path,
     experts: ExpertRecord | None = None,
+    neurons: NeuronRecord | None = None,
 ) -> Manifest:
     """Write ``recipe.yaml``, ``parity.json``, ``report.html`` and, last, ``manifest.json``."""
     recipe = plan.recipe.model_copy(update={"shapes": dict(plan.shapes)})
@@ -56,7 +58,7 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     write_report(page, context)
     files[page.name] = hash_file(page)
     manifest = _manifest(plan, model, report, engine, files, out).model_copy(
-        update={"experts": experts}
+        update={"experts": experts, "neurons": neurons}
     )
     manifest.write(folder / MANIFEST)
     return manifest

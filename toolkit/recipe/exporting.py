@@ -43,6 +43,14 @@ class ExportSettings(RecipeModel):
         ),
     ] = "auto"
 
+    silent_neurons: Annotated[
+        Literal["auto", "on", "off"],
+        Field(
+            description="Whether, at few tokens, a down projection after a ReLU reads only the "
+            "rows of active neurons. auto measures on this machine and keeps what is faster."
+        ),
+    ] = "auto"
+
     @property
     def mixed(self) -> bool:
         """Whether a pass lowers a graph that was exported in float32."""

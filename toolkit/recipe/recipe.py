@@ -30,8 +30,9 @@ class Recipe(RecipeModel):
     model: Annotated[
         Model,
         Field(
-            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, ensemble "
-            "or stack. Once validated, every model has a name and every ensemble its weights."
+            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, distill, "
+            "ensemble or stack. Once validated, every model has a name and every ensemble its "
+            "weights."
         ),
     ]
     part: Annotated[
@@ -116,7 +117,7 @@ class Recipe(RecipeModel):
 
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, _ in models:
-        depth = 1 + sum(map(path.count, ("members", "stages", "gate")))
+        depth = 1 + sum(map(path.count, ("members", "stages", "gate", "teachers")))
         if depth > MAX_MODEL_DEPTH:
             yield Problem(path, f"models are nested deeper than {MAX_MODEL_DEPTH} levels")
             return
@@ -175,10 +176,11 @@ def _said(settings: Any, key: str) -> Any:
 
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
-    if _said(export, "experts") == "native" and target != "onnx":
+    if _said(export, "experts") == "native" and target == "tensorrt-rtx":
         yield Problem(
             ("export", "experts"),
-            f"native is ONNX Runtime's own operator, found target: {shown(target)}",
+            "native is an operator of ONNX Runtime's or TensorRT's own, which TensorRT-RTX cannot "
+            f"build, found target: {shown(target)}",
             "auto, conditionals and rows are for every target",
         )
 
