@@ -20,14 +20,14 @@ def package_command(
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--out", help="The model repository to add to."),
+        typer.Option("-o", "--out", help="The model repository to add to, or the C++ project."),
     ] = None,
     check: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Instead, hold this model repository against Triton's rules."),
     ] = None,
     form: Annotated[
-        Literal["triton"], typer.Option("--format", help="What to package it for.")
+        Literal["triton", "cpp"], typer.Option("--format", help="What to package it for.")
     ] = "triton",
     name: Annotated[
         Optional[str],  # noqa: UP045
@@ -51,7 +51,8 @@ def package_command(
 ) -> int:
     """Make a Triton model repository of a bundle, add a version to one, or check one.
 
-    The configuration is read off the graph; a bundle that failed its proof is refused.
+    The configuration is read off the graph; a bundle that failed its proof is refused. --format cpp
+    makes a C++ project that runs the bundle; of the options it takes -o alone.
     """
     if check is not None:
         if bundle is not None or out is not None:
@@ -59,6 +60,8 @@ def package_command(
         return _check(check, json=json)
     if bundle is None or out is None:
         raise typer.BadParameter("wanted BUNDLE -o DIR, or --check DIR")
+    if form == "cpp":
+        return _program(bundle, out, json=json)
     from toolkit.package import PackageOptions
 
     options = PackageOptions(name, device, instances, queue_delay, queue_size, queue_timeout)
@@ -87,6 +90,26 @@ def _package(bundle: Path, out: Path, form: str, options: PackageOptions, *, jso
     notes = [f"note: {note}" for note in packaged.notes]
     start = f"Start a server with {out}/serve.sh; {out}/README.md says more."
     show(data, as_json=json, tables=[table(title, ["file", "bytes"], rows, right=1), *notes, start])
+    return 0
+
+
+def _program(bundle: Path, out: Path, *, json: bool) -> int:
+    from toolkit.cli.terminal import show, table
+    from toolkit.package import package_cpp
+
+    packaged = package_cpp(bundle, out)
+    files = {
+        path.relative_to(packaged.folder).as_posix(): path.stat().st_size for path in packaged.files
+    }
+    data = {"format": "cpp", "files": files, "notes": list(packaged.notes)}
+    rows = [(path, f"{size:,}") for path, size in files.items()]
+    notes = [f"note: {note}" for note in packaged.notes]
+    start = f"{out}/README.md says how to build and run it."
+    show(
+        data,
+        as_json=json,
+        tables=[table(str(out), ["file", "bytes"], rows, right=1), *notes, start],
+    )
     return 0
 
 

@@ -1,15 +1,20 @@
-"""Bundles for servers: Triton model repositories, written from a bundle and checked."""
+"""Bundles for servers and programs: Triton model repositories, and C++ projects."""
 
+from toolkit.package.beside import MARK
 from toolkit.package.check import check_repository
+from toolkit.package.cpp_program import CppPackaged, package_cpp
 from toolkit.package.findings import CheckReport, Finding
 from toolkit.package.options import PackageOptions
 from toolkit.package.repository import Packaged, package_triton
 
 __all__ = [
+    "MARK",
     "CheckReport",
+    "CppPackaged",
     "Finding",
     "PackageOptions",
     "Packaged",
     "check_repository",
+    "package_cpp",
     "package_triton",
 ]

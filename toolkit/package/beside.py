@@ -15,7 +15,7 @@ from toolkit.package.layout import CONFIG, GRAPH, versions_of
 from toolkit.package.schema import parse_config
 from toolkit.package.staging import replace_text
 
-__all__ = ["MARK", "write_beside"]
+__all__ = ["MARK", "render", "write_beside"]
 
 MARK = "Made by toolkit package"  # files that say so are ours to replace
 
@@ -69,6 +69,11 @@ def _needs(graph: Path) -> tuple[str, ...]:
     own = {name.partition("::")[0] for name in described.functions}
     opsets = [f"{name} {v}" for name, v in described.opsets.items() if name not in own]
     return (f"IR {described.ir_version}", *opsets)
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of one of this package's templates."""
+    return _environment().get_template(template).render(**values)
 
 
 @cache
