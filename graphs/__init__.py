@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
+    from graphs.apart import write_combination
     from graphs.comparing import Difference, differences
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
@@ -113,6 +114,7 @@ __all__ = [
     "round_constants",
     "watch_routers",
     "widen",
+    "write_combination",
 ]
 
 _HOMES = {
@@ -160,6 +162,7 @@ _HOMES = {
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",
+    "write_combination": "graphs.apart",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
     "Feed": "graphs.tree",

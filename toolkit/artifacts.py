@@ -171,6 +171,8 @@ class Engine:
         inputs: The network's inputs, read back after parsing.
         outputs: Likewise its outputs; a dimension the parser has no name for is ``NAME_AXIS``.
         profiles: Names of its optimization profiles, in order; empty is one without a name.
+        ranges: The range of each dimension in every profile, in the same order.
+        plugin: What runs gating and dispatch of experts; see ``EngineOptions``.
     """
 
     path: Path
@@ -182,3 +184,5 @@ class Engine:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     profiles: tuple[str, ...] = ()
+    ranges: tuple[Shapes, ...] = ()
+    plugin: str = "none"

@@ -76,6 +76,8 @@ class EngineRecord(_Record):
     compute_capabilities: tuple[str, ...]
     layers: int
     profiles: tuple[str, ...] = ()  # in order; none is one without a name
+    ranges: tuple[dict[str, tuple[int, int, int]], ...] = ()  # of each profile; none: not recorded
+    plugin: str = "none"
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRecord:
@@ -86,6 +88,11 @@ class EngineRecord(_Record):
             compute_capabilities=engine.compute_capabilities,
             layers=engine.layers,
             profiles=engine.profiles,
+            ranges=tuple(
+                {name: (span.min, span.opt, span.max) for name, span in each.items()}
+                for each in engine.ranges
+            ),
+            plugin=engine.plugin,
         )
 
 

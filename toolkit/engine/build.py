@@ -60,7 +60,7 @@ def build_engine(
         request = _request(ready, shapes, options, plan)
         result = BuildProcess(request, options.time_limit, progress).run()
         plan.replace(out)
-    return _engine(out, result, options, time.monotonic() - started)
+    return _engine(out, result, options, shapes, time.monotonic() - started)
 
 
 def check_profiles(options: EngineOptions, shapes: Shapes) -> None:
@@ -123,7 +123,9 @@ def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -
     }
 
 
-def _engine(out: Path, result: Result, options: EngineOptions, seconds: float) -> Engine:
+def _engine(
+    out: Path, result: Result, options: EngineOptions, shapes: Shapes, seconds: float
+) -> Engine:
     capabilities = options.compute_capabilities
     if options.flavour == "tensorrt":
         capabilities = (device_capability() or "unknown",)
@@ -137,6 +139,8 @@ def _engine(out: Path, result: Result, options: EngineOptions, seconds: float) -
         inputs=tuple(_spec(tensor) for tensor in result["inputs"]),
         outputs=tuple(_spec(tensor) for tensor in result["outputs"]),
         profiles=tuple(options.profiles),
+        ranges=tuple({**shapes, **own} for own in options.profiles.values() or ({},)),
+        plugin=options.plugin,
     )
 
 

@@ -1,5 +1,6 @@
 """From a recipe to a bundle, and from a bundle back to its proof and to why it fails."""
 
+from toolkit.pipeline.apart import package_apart
 from toolkit.pipeline.bisect import Bisection, bisect_passes
 from toolkit.pipeline.explain import explain_bundle
 from toolkit.pipeline.export import Outcome, export_recipe, publish_path
@@ -27,6 +28,7 @@ __all__ = [
     "make_plan",
     "make_soup_of",
     "measure_sensitivity",
+    "package_apart",
     "prove_bundle",
     "publish_path",
     "save_case",
