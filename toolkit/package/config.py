@@ -51,7 +51,7 @@ def build_config(name: str, served: Served, options: PackageOptions) -> Any:
         config.backend = artefact.backend
     config.default_model_filename = artefact.filename
     for capability, file in artefact.by_capability.items():
-        config.cc_model_filenames[capability] = file
+        config.cc_model_filenames.add(key=capability, value=file)
     for tensor in config.output:
         if tensor.name in served.labelled:
             tensor.label_filename = LABELS
@@ -188,7 +188,7 @@ def _differing_inside(old: Any, new: Any) -> list[str]:
     found = []
     if runs(old) != runs(new):
         found.append(f"it is run by {runs(old)}, would be by {runs(new)}")
-    if dict(old.cc_model_filenames) != dict(new.cc_model_filenames):
+    if list(old.cc_model_filenames) != list(new.cc_model_filenames):
         found.append("its plans would be for other GPUs")
     if list(old.sequence_batching.state) != list(new.sequence_batching.state):
         found.append("the caches that the server keeps would be others")

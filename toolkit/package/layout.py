@@ -7,11 +7,12 @@ from typing import Any
 
 from toolkit.bundle import LABELS
 
-__all__ = ["CONFIG", "GRAPH", "LABELS", "PLAN", "served_versions", "versions_of"]
+__all__ = ["CODE", "CONFIG", "GRAPH", "LABELS", "PLAN", "served_versions", "versions_of"]
 
 CONFIG = "config.pbtxt"
 GRAPH = "model.onnx"
 PLAN = "model.plan"
+CODE = "model.py"
 
 
 def versions_of(model: Path) -> list[int]:

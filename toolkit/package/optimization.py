@@ -39,14 +39,18 @@ def add_accelerator(config: Any, found: Description, graph: Path, shapes: Shapes
             hint="leave --accelerator out, or export in float16",
         )
     each = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
-    each.parameters["precision_mode"] = "FP16" if "float16" in dtypes else "FP32"
-    each.parameters["max_workspace_size_bytes"] = str(_WORKSPACE)
-    each.parameters["trt_engine_cache_enable"] = "true"
-    each.parameters["trt_engine_cache_path"] = f"/tmp/{config.name}_engines"  # noqa: S108  (the server's)
+    parameters = {
+        "precision_mode": "FP16" if "float16" in dtypes else "FP32",
+        "max_workspace_size_bytes": str(_WORKSPACE),
+        "trt_engine_cache_enable": "true",
+        "trt_engine_cache_path": f"/tmp/{config.name}_engines",  # noqa: S108  (on the server)
+    }
     for place in ("min", "opt", "max"):
         sizes = _profile(found, shapes, place)
         if sizes:
-            each.parameters[f"trt_profile_{place}_shapes"] = sizes
+            parameters[f"trt_profile_{place}_shapes"] = sizes
+    for key, value in parameters.items():
+        each.parameters.add(key=key, value=value)
 
 
 def _profile(found: Description, shapes: Shapes, place: str) -> str:
@@ -85,7 +89,7 @@ def add_cuda_graphs(
         spec = cuda.graph_spec.add(batch_size=rows if skipped else 0)
         for tensor in found.inputs:
             dims = (tensor.shape or ())[skipped:]
-            spec.input[tensor.name].dim.extend(
+            spec.input.add(key=tensor.name).value.dim.extend(
                 span_of(dim, artefact.usual).opt if isinstance(dim, str) else int(dim or 1)
                 for dim in dims
             )

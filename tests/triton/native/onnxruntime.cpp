@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -146,7 +147,7 @@ class Model {
     for (const auto& state :
          config.value("sequence_batching", nlohmann::json::object())
              .value("state", nlohmann::json::array()))
-      states_.insert({state.at("output_name"), state.at("input_name")});
+      states_.insert(state.at("output_name").get<std::string>());
   }
 
   // Requests of the same shapes run together, others after each other.
@@ -198,13 +199,13 @@ class Model {
   }
 
   void give(Call& call, std::vector<Ort::Value>& found) {
-    std::map<std::string, bool> asked;
+    std::set<std::string> asked;
     uint32_t count = 0;
     check(TRITONBACKEND_RequestOutputCount(call.request, &count));
     for (uint32_t i = 0; i < count; ++i) {
       const char* name = nullptr;
       check(TRITONBACKEND_RequestOutputName(call.request, i, &name));
-      asked[name] = true;
+      asked.insert(name);
     }
     check(TRITONBACKEND_ResponseNew(&call.response, call.request));
     for (size_t i = 0; i < found.size(); ++i) {
@@ -245,7 +246,7 @@ class Model {
   bool batched_;
   std::unique_ptr<Ort::Session> session_;
   std::vector<std::string> inputs_, outputs_;
-  std::map<std::string, std::string> states_;
+  std::set<std::string> states_;
 };
 
 Model& modelOf(TRITONBACKEND_ModelInstance* instance, TRITONBACKEND_Model** handle = nullptr) {
