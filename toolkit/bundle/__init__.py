@@ -14,6 +14,7 @@ from toolkit.bundle.manifest import (
 )
 from toolkit.bundle.publish import (
     DISK_FULL,
+    LABELS,
     MANIFEST,
     Draft,
     is_bundle,
@@ -26,6 +27,7 @@ from toolkit.bundle.reading import Bundle, differences, open_bundle
 
 __all__ = [
     "DISK_FULL",
+    "LABELS",
     "MANIFEST",
     "Bundle",
     "Draft",
