@@ -29,6 +29,7 @@ BENCHMARKS = {
     "export_memory": "peak memory of toolkit export against the size of the members",
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",
     "localisation": "naming the node that goes wrong in a graph of 200 nodes, on 8 samples",
+    "distill_cache": "a step of training from kept targets against live teachers",
     "merge_speed": "toolkit merge against the disk and against mergekit",
     "merge_memory": "peak memory of toolkit merge, and for models of twice the size",
     "merge_agreement": "every merge method against mergekit's own output, element by element",
