@@ -13,6 +13,7 @@ from graphs.errors import GraphError
 
 if TYPE_CHECKING:
     from graphs.comparing import Difference, differences
+    from graphs.counting import Census, Origin, census, origins
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACTS",
     "PASSES",
+    "Census",
     "Combination",
     "Contract",
     "DeduplicateInitializers",
@@ -89,6 +91,7 @@ __all__ = [
     "MixedPrecision",
     "NearMiss",
     "NodeOutline",
+    "Origin",
     "Outline",
     "Pass",
     "PassReport",
@@ -104,6 +107,7 @@ __all__ = [
     "Violation",
     "WatchedRouter",
     "Weights",
+    "census",
     "check_tensorrt",
     "cut_experts",
     "cut_silent",
@@ -114,6 +118,7 @@ __all__ = [
     "fuse",
     "is_known_version",
     "lift",
+    "origins",
     "outline",
     "rewrite",
     "round_constants",
@@ -124,7 +129,11 @@ __all__ = [
 
 _HOMES = {
     "CONTRACTS": "graphs.ops",
+    "Census": "graphs.counting",
     "Contract": "graphs.ops",
+    "Origin": "graphs.counting",
+    "census": "graphs.counting",
+    "origins": "graphs.counting",
     "PASSES": "graphs.passes",
     "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -79,6 +79,12 @@ class EngineRecord(_Record):
     compute_capabilities: tuple[str, ...]
     layers: int
     profiles: tuple[str, ...] = ()  # in order; none is one without a name
+    # Read back from what the parser made of the graph, and held against it.
+    kinds: dict[str, int] = {}  # layers by TensorRT's name of their type
+    dtypes: dict[str, int] = {}  # their outputs by type of data
+    conditionals: int = 0
+    options: dict[str, Any] = {}  # that differ from the defaults
+    carries_plugins: bool = False
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRecord:
@@ -89,6 +95,11 @@ class EngineRecord(_Record):
             compute_capabilities=engine.compute_capabilities,
             layers=engine.layers,
             profiles=engine.profiles,
+            kinds=dict(engine.kinds),
+            dtypes=dict(engine.dtypes),
+            conditionals=engine.conditionals,
+            options=dict(engine.options),
+            carries_plugins=engine.carries_plugins,
         )
 
 

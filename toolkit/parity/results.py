@@ -64,7 +64,7 @@ class Check:
             cases; ``choice``: the largest reference margin lost to another outcome, against twice
             the error allowed; ``divergence``: the largest KL(reference || candidate);
             ``agreement``, ``mean divergence``, ``error``: see ``QuantisedBudget``; ``routing``: the
-            share of rows that a gate decides by less than rounding; ``experts``: tokens sent
+            share of rows a gate decides by less than rounding; ``experts``: tokens sent
             to other experts by more than rounding may turn; ``near ties``: the share of tokens
             left out; ``as shipped``: what the file differs from its copy that shows its routing.
             The others: ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).

@@ -1,10 +1,10 @@
-"""The recipe's settings besides the model: inputs, shapes, passes, engine."""
+"""The recipe's settings besides the model: inputs, shapes, passes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     Field,
@@ -26,7 +26,6 @@ from toolkit.recipe.problems import Problem, nearest, shown
 
 __all__ = [
     "Bound",
-    "EngineSettings",
     "Input",
     "PassSettings",
     "Range",
@@ -207,47 +206,3 @@ class PassSettings(RecipeModel):
         """The options that the recipe states."""
         stated = self.model_dump(exclude={"name"})
         return {name: value for name, value in stated.items() if value is not None}
-
-
-def _compute_capability(value: Any) -> str:
-    # Unquoted, 8.9 is a number in YAML.
-    text = repr(value) if type(value) is float else value
-    major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
-    if not (major.isdecimal() and minor.isdecimal() and len(major) <= 2 and len(minor) == 1):
-        raise invalid(f"found {shown(value)}, wanted a compute capability such as 8.9")
-    return str(text)
-
-
-class EngineSettings(RecipeModel):
-    """How the engine is built."""
-
-    compute_capabilities: Annotated[
-        tuple[
-            Annotated[
-                str,
-                PlainValidator(_compute_capability),
-                WithJsonSchema(
-                    {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\d+\.\d$"}]}
-                ),
-            ],
-            ...,
-        ],
-        Field(
-            description="TensorRT-RTX: GPU architectures, such as 8.9. Default: all that the "
-            "builder knows."
-        ),
-    ] = ()
-    profiles: Annotated[
-        dict[str, dict[str, Range]],
-        Field(
-            default_factory=dict,
-            description="Optimization profiles by name: ranges within those of shapes.",
-        ),
-    ]
-    plugin: Annotated[
-        Literal["none", "aot", "library"],
-        Field(
-            description="TensorRT: what chooses experts. none: the operators' bodies; aot: kernels "
-            "that the engine carries; library: the one that TOOLKIT_PLUGIN_LIBRARY names."
-        ),
-    ] = "none"

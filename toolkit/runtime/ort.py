@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from toolkit.runtime.base import Array, Feeds, Outputs
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OrtRunner", "Provider", "open_session", "providers"]
+__all__ = ["OrtRunner", "Provider", "open_session", "providers", "share_threads"]
 
 # ONNX Runtime's type strings for the dtypes in ``toolkit.artifacts.DTYPES``.
 _DTYPES = {
@@ -138,8 +139,11 @@ def open_session(  # noqa: PLR0913  (independent options of a session)
     weights: Path | None = None,
     provider: Provider = "cpu",
     spinning: bool = True,
+    pooled: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session of a file; arguments as for ``OrtRunner``.
+
+    ``pooled`` takes the threads that ``share_threads`` made, in place of its own.
 
     Raises:
         CapabilityError: If ONNX Runtime is not installed.
@@ -147,7 +151,8 @@ def open_session(  # noqa: PLR0913  (independent options of a session)
     """
     ort = _onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 0 if pooled else threads
+    options.use_per_session_threads = not pooled
     options.log_severity_level = 4  # errors are raised; printed as well, they read like bugs
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -164,6 +169,15 @@ def open_session(  # noqa: PLR0913  (independent options of a session)
         return ort.InferenceSession(model, options, providers=_PROVIDERS[provider])
     except _refusals(ort) as error:
         raise ExportError(f"ONNX Runtime refuses {path.name}: {error}") from error
+
+
+def share_threads(count: int) -> None:
+    """Make the threads that pooled sessions share; once in a process, before the first of them.
+
+    Sessions with threads of their own take turns badly: those of one spin while another runs.
+    ``count`` 0 is one on each core.
+    """
+    _onnxruntime().set_global_thread_pool_sizes(count or len(os.sched_getaffinity(0)), 1)
 
 
 def _as_declared(array: Array, declared: str) -> Array:
