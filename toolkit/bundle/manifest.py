@@ -21,6 +21,7 @@ __all__ = [
     "LayerRecord",
     "Manifest",
     "NeuronRecord",
+    "QuantisationRecord",
     "SourceRecord",
     "TensorRecord",
     "hash_file",
@@ -142,6 +143,18 @@ class NeuronRecord(_Record):
     layers: dict[str, LayerRecord]
 
 
+class QuantisationRecord(_Record):
+    """How the graph came to low precision; bytes are those of weights with their scales."""
+
+    precision: str
+    quantiser: str
+    calibration: str
+    nodes: int
+    kept: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+
 class Manifest(_Record):
     """Everything ``toolkit`` needs to know about a bundle without opening its graph."""
 
@@ -158,6 +171,7 @@ class Manifest(_Record):
     engine: EngineRecord | None
     experts: ExpertRecord | None = None
     neurons: NeuronRecord | None = None
+    quantisation: QuantisationRecord | None = None
     versions: dict[str, str]
     sources: tuple[SourceRecord, ...]
     files: dict[str, FileRecord]

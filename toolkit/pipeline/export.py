@@ -27,6 +27,7 @@ from toolkit.pipeline.labels import write_labels
 from toolkit.pipeline.neurons import settle_neurons
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
+from toolkit.pipeline.quantised import quantise_graph
 from toolkit.pipeline.tokenizer import copy_tokenizer
 from toolkit.pipeline.writing import write_record
 from toolkit.progress import Progress, silent
@@ -83,6 +84,7 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         plan, model, passes, experts = _build_graph(plan, draft.folder, progress)
         plan, skipped, neurons = settle_neurons(plan, model.path, progress)
         passes += skipped
+        quantised = quantise_graph(plan, model.path, progress)
         if recipe.target != "onnx":
             refuse(model.path, recipe.target, tuple(plan.shapes))
         report = prove_plan(plan, model.path, progress)
@@ -92,7 +94,7 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         copy_tokenizer(plan, draft.folder)
         write_labels(plan, draft.folder)
         manifest = write_record(
-            plan, model, report, engine, passes, draft.folder, out, experts, neurons
+            plan, model, report, engine, passes, draft.folder, out, experts, neurons, quantised
         )
         failed = out.with_name(out.name + ".failed")
         if not report.passed:
