@@ -10,6 +10,7 @@ from toolkit.recipe.distilling import (
     StudentSpec,
     TrainingSpec,
 )
+from toolkit.recipe.engines import EngineSettings, engine_options, size_in_bytes
 from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.kinds import (
     BUILT_IN_FACTORIES,
@@ -33,14 +34,9 @@ from toolkit.recipe.models import (
     StackSpec,
 )
 from toolkit.recipe.problems import Problem, recipe_error
+from toolkit.recipe.proving import ParitySettings, duration
 from toolkit.recipe.recipe import Recipe
-from toolkit.recipe.settings import (
-    EngineSettings,
-    Input,
-    ParitySettings,
-    PassSettings,
-    duration,
-)
+from toolkit.recipe.settings import Input, PassSettings
 from toolkit.recipe.shapes import check_shapes
 from toolkit.recipe.stacks import Feed
 
@@ -79,9 +75,11 @@ __all__ = [
     "TrainingSpec",
     "check_shapes",
     "duration",
+    "engine_options",
     "load_recipe",
     "parse_recipe",
     "recipe_error",
     "recipe_schema",
     "resolved_yaml",
+    "size_in_bytes",
 ]

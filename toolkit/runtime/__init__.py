@@ -6,7 +6,7 @@ from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpola
 from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.group import GroupRunner
 from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
-from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
+from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers, share_threads
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
@@ -58,4 +58,5 @@ __all__ = [
     "log_weights",
     "open_session",
     "providers",
+    "share_threads",
 ]
