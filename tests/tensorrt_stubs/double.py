@@ -1,4 +1,6 @@
-"""A TensorRT that records: it has the names of ``toolkit.engine.api`` and no others.
+"""A TensorRT that records: it has the names of the protocols here and no others.
+
+They stand in ``toolkit.engine.api`` and ``toolkit.runtime.tensorrt_api``.
 
 That those names are the real ones, another test asks NVIDIA's bindings; so a call that the real API
 lacks fails here.
@@ -8,15 +10,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
+from tests.tensorrt_stubs.surface import MODULES, PROTOCOLS
 from toolkit.engine import api
+from toolkit.runtime import tensorrt_api
 
 __all__ = ["Call", "made"]
 
 Call = tuple[Any, ...]
 _ENUMERATIONS = (api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag,
-                 api.DataType, api.Severity)  # fmt: skip
+                 api.DataType, api.Severity, tensorrt_api.TensorIOMode)  # fmt: skip
+_OURS = {module.__name__ for module in MODULES}
+_NAMES = {name: value for module in MODULES for name, value in vars(module).items()}
 
 
 class Member:
@@ -67,7 +74,7 @@ class Recorder:
         body: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for base in reversed(protocol.__mro__):
-            if base.__module__ != api.__name__:
+            if base.__module__ not in _OURS:
                 continue
             settings.update(inspect.get_annotations(base))
             for name, value in vars(base).items():
@@ -85,7 +92,7 @@ class Recorder:
 
     def _method(self, title: str, name: str, declared: Any) -> Any:
         signature = inspect.signature(declared)
-        gives = get_type_hints(declared, vars(api)).get("return")
+        gives = get_type_hints(declared, _NAMES).get("return")
 
         def call(this: Any, *arguments: Any, **named: Any) -> Any:
             bound = signature.bind(this, *arguments, **named)
@@ -98,6 +105,8 @@ class Recorder:
         answer = self.answers.get(f"{title}.{name}")
         if answer is not None:
             return answer(*arguments) if callable(answer) else answer
+        if get_origin(gives) is UnionType:  # or nothing, on failure
+            gives = get_args(gives)[0]
         defaults = {bool: True, int: 0, str: "", type(None): None}
         if gives in defaults:
             return defaults[gives]
@@ -115,13 +124,14 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     severity = attributes.pop("Severity")
     noted = {"__init__": _noted(recorder)}
     attributes["ILogger"] = type("ILogger", (), {"Severity": severity, **noted})
-    attributes["IProgressMonitor"] = type("IProgressMonitor", (), noted)
+    for title in ("IProgressMonitor", "IOutputAllocator"):
+        attributes[title] = type(title, (), noted)
     config = api.RtxBuilderConfig if rtx else api.IBuilderConfig
     recorder.answers = {
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
-    for title in ("Builder", "OnnxParser"):
-        attributes[title] = _constructor(recorder, getattr(api, title))
+    for title in ("Builder", "OnnxParser", "Runtime"):
+        attributes[title] = _constructor(recorder, PROTOCOLS[title])
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
         attributes["ComputeCapability"] = _closed(
