@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
+    from graphs.halves import half_misfit
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
+    from graphs.patching import WeightPatch
     from graphs.rewriting import rewrite
     from graphs.tensorrt.checking import Violation, check_tensorrt, is_known_version
     from graphs.tree import (
@@ -98,6 +100,7 @@ __all__ = [
     "Tree",
     "Violation",
     "WatchedRouter",
+    "WeightPatch",
     "Weights",
     "check_tensorrt",
     "cut_experts",
@@ -106,6 +109,7 @@ __all__ = [
     "expert_layers",
     "expose",
     "fuse",
+    "half_misfit",
     "is_known_version",
     "lift",
     "outline",
@@ -144,6 +148,8 @@ _HOMES = {
     "Exposure": "graphs.exposing",
     "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
+    "half_misfit": "graphs.halves",
+    "WeightPatch": "graphs.patching",
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",

@@ -1,6 +1,6 @@
 """A TensorRT that records: it has the names of the protocols here and no others.
 
-They stand in ``toolkit.engine.api`` and ``toolkit.runtime.tensorrt_api``.
+They stand in ``toolkit.engine.api`` and ``refit_api``, and in ``toolkit.runtime.tensorrt_api``.
 
 That those names are the real ones, another test asks NVIDIA's bindings; so a call that the real API
 lacks fails here.
@@ -115,8 +115,10 @@ class Recorder:
         return self.object(gives)
 
 
-def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tuple[Any, list[Call]]:
-    """A module of a version, and the list of calls that it fills."""
+def made(
+    version: str, answers: Mapping[str, Any], *, rtx: bool = False, refit: bool = False
+) -> tuple[Any, list[Call]]:
+    """A module of a version, and the list of calls that it fills; ``refit`` knows refitting."""
     recorder = Recorder(answers)
     attributes: dict[str, Any] = {"__version__": version}
     for protocol in _ENUMERATIONS:
@@ -130,8 +132,9 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     recorder.answers = {
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
-    for title in ("Builder", "OnnxParser", "Runtime"):
-        attributes[title] = _constructor(recorder, PROTOCOLS[title])
+    for title in ("Builder", "OnnxParser", "Runtime", "Refitter", "Weights"):
+        protocol = PROTOCOLS[f"Refit{title}" if refit and title == "Runtime" else title]
+        attributes[title] = _constructor(recorder, protocol)
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
         attributes["ComputeCapability"] = _closed(
@@ -154,6 +157,7 @@ def _constructor(recorder: Recorder, protocol: type) -> Any:
     def construct(*arguments: Any) -> Any:
         signature.bind(None, *arguments)
         recorder.calls.append((protocol.__name__, "__init__"))
-        return recorder.object(protocol)
+        answer = recorder.answers.get(f"{protocol.__name__}.__init__")
+        return answer(*arguments) if answer else recorder.object(protocol)
 
     return construct

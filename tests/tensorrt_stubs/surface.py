@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import get_type_hints
 
-from toolkit.engine import api
+from toolkit.engine import api, refit_api
 from toolkit.runtime import tensorrt_api
 
 __all__ = ["LOOKUP", "MODULES", "PROTOCOLS", "Row", "broken", "rows"]
 
-MODULES = (tensorrt_api, api)
-"""Where protocols stand: of running and of building."""
+MODULES = (tensorrt_api, api, refit_api)
+"""Where protocols stand: of running, building and refitting."""
 PROTOCOLS = {
     title: getattr(module, title)
     for module in MODULES
@@ -22,6 +22,12 @@ PROTOCOLS = {
 }
 
 _RTX = "Rtx"
+_CALLED = {
+    "RefitEngine": "ICudaEngine",
+    "RefitRuntime": "Runtime",
+    "BuilderConfig": "IBuilderConfig",
+    "Severity": "ILogger.Severity",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ def rows() -> Iterator[Row]:
     for title, protocol in PROTOCOLS.items():
         rtx = title.startswith(_RTX)
         name = title.removeprefix(_RTX)
-        name = {"BuilderConfig": "IBuilderConfig", "Severity": "ILogger.Severity"}.get(name, name)
+        name = _CALLED.get(name, name)
         name = "DataType" if name == "Member" else name
         if title.endswith("Module"):
             for row in _members(protocol, "", rtx):

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from toolkit.progress import Progress
 
-__all__ = ["pairs", "progress", "show", "table"]
+__all__ = ["note", "pairs", "progress", "show", "table"]
 
 
 def show(data: object, *, as_json: bool, tables: Sequence[Table | str]) -> None:
@@ -45,6 +45,11 @@ def table(
 def pairs(title: str, facts: Mapping[str, Any]) -> Table:
     """A two-column table of names and values."""
     return table(title, ["", ""], list(facts.items()))
+
+
+def note(text: str) -> None:
+    """A line on standard error that is no error."""
+    sys.stderr.write(f"note: {text}\n")
 
 
 @contextmanager

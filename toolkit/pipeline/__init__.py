@@ -8,6 +8,7 @@ from toolkit.pipeline.fit_parts import FitOptions
 from toolkit.pipeline.fit_report import FitReport
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
+from toolkit.pipeline.refit import RefitOptions, refit_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
 from toolkit.pipeline.sensitivity import Sensitivity, measure_sensitivity
 from toolkit.pipeline.soups import make_soup_of
@@ -18,6 +19,7 @@ __all__ = [
     "FitReport",
     "Outcome",
     "Plan",
+    "RefitOptions",
     "SavedCase",
     "Sensitivity",
     "bisect_passes",
@@ -29,6 +31,7 @@ __all__ = [
     "measure_sensitivity",
     "prove_bundle",
     "publish_path",
+    "refit_bundle",
     "save_case",
     "soup_members",
 ]

@@ -10,7 +10,7 @@ from toolkit.errors import BundleError
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.recipe import load_recipe
 
-__all__ = ["bundle_plan"]
+__all__ = ["bundle_plan", "models_root"]
 
 
 def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None = None) -> Plan:
@@ -25,12 +25,12 @@ def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None =
         BundleError: If the folder with the models is gone.
         ToolkitError: If the recipe cannot be resolved.
     """
-    place = root or _models_root(bundle)
+    place = root or models_root(bundle)
     recipe = load_recipe(bundle.folder / "recipe.yaml", allow_code=allow_code, root=place)
     return make_plan(recipe, place)
 
 
-def _models_root(bundle: Bundle) -> Path:
+def models_root(bundle: Bundle) -> Path:
     """The folder the recipe's paths start from, found relative to the bundle.
 
     Raises:
