@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
 
-from tests.tensorrt_stubs.surface import MODULES, PROTOCOLS
+from tests.tensorrt_stubs.surface import MODULES
 from toolkit.engine import api
-from toolkit.runtime import tensorrt_api
 
 __all__ = ["Call", "made"]
 
 Call = tuple[Any, ...]
-_ENUMERATIONS = (api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag,
-                 api.DataType, api.Severity, tensorrt_api.TensorIOMode)  # fmt: skip
+_ENUMERATIONS = (
+    api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag, api.DataType,
+    api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity, api.LayerType,
+    api.TensorIOMode, api.LayerInformationFormat,
+)  # fmt: skip
+_LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
 _OURS = {module.__name__ for module in MODULES}
-_NAMES = {name: value for module in MODULES for name, value in vars(module).items()}
 
 
 class Member:
@@ -41,10 +43,11 @@ class Member:
         return self._said
 
 
-def _enumeration(protocol: type) -> Any:
-    names = [name for name in protocol.__annotations__ if name != "__members__"]
-    members = {name: Member(protocol.__name__, name, i + 3) for i, name in enumerate(names)}
-    return _closed(protocol.__name__, members)
+def _enumeration(protocol: type, more: tuple[type, ...] = ()) -> Any:
+    title = protocol.__name__
+    names = [name for each in (protocol, *more) for name in each.__annotations__]
+    members = {name: Member(title, name, i + 3) for i, name in enumerate(names)}
+    return _closed(title, members)
 
 
 def _closed(title: str, attributes: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Any:
@@ -92,7 +95,7 @@ class Recorder:
 
     def _method(self, title: str, name: str, declared: Any) -> Any:
         signature = inspect.signature(declared)
-        gives = get_type_hints(declared, _NAMES).get("return")
+        gives = get_type_hints(declared).get("return")
 
         def call(this: Any, *arguments: Any, **named: Any) -> Any:
             bound = signature.bind(this, *arguments, **named)
@@ -105,8 +108,8 @@ class Recorder:
         answer = self.answers.get(f"{title}.{name}")
         if answer is not None:
             return answer(*arguments) if callable(answer) else answer
-        if get_origin(gives) is UnionType:  # or nothing, on failure
-            gives = get_args(gives)[0]
+        if type(None) in get_args(gives):  # as good as what is there
+            gives = next(each for each in get_args(gives) if each is not type(None))
         defaults = {bool: True, int: 0, str: "", type(None): None}
         if gives in defaults:
             return defaults[gives]
@@ -116,13 +119,19 @@ class Recorder:
 
 
 def made(
-    version: str, answers: Mapping[str, Any], *, rtx: bool = False, refit: bool = False
+    version: str, answers: Mapping[str, Any], *, rtx: bool = False, source: ModuleType = api
 ) -> tuple[Any, list[Call]]:
-    """A module of a version, and the list of calls that it fills; ``refit`` knows refitting."""
+    """A module of a version, and the list of calls that it fills.
+
+    Classes are those of ``source`` where it has them: it asks other things of them than building.
+    """
     recorder = Recorder(answers)
     attributes: dict[str, Any] = {"__version__": version}
     for protocol in _ENUMERATIONS:
-        attributes[protocol.__name__] = _enumeration(protocol)
+        later = tuple(each for each in _LATER if protocol in each.__mro__)
+        more = () if version.startswith("10.8.") else later
+        own = getattr(source, protocol.__name__, protocol)
+        attributes[protocol.__name__] = _enumeration(own, more)
     severity = attributes.pop("Severity")
     noted = {"__init__": _noted(recorder)}
     attributes["ILogger"] = type("ILogger", (), {"Severity": severity, **noted})
@@ -133,8 +142,10 @@ def made(
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
     for title in ("Builder", "OnnxParser", "Runtime", "Refitter", "Weights"):
-        protocol = PROTOCOLS[f"Refit{title}" if refit and title == "Runtime" else title]
-        attributes[title] = _constructor(recorder, protocol)
+        protocol = getattr(source, title, None) or getattr(api, title, None)
+        if protocol is not None:
+            attributes[title] = _constructor(recorder, protocol)
+    attributes["get_plugin_registry"] = lambda: recorder.object(api.IPluginRegistry)
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
         attributes["ComputeCapability"] = _closed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,13 @@ def mutants(source: Path, name: str) -> Iterator[tuple[str, types.ModuleType]]:
         if not change.name:
             return
         module = types.ModuleType(name)
-        exec(compile(tree, str(source), "exec"), vars(module))
+        known = sys.modules.get(name)
+        sys.modules[name] = module  # dataclasses look themselves up
+        try:
+            exec(compile(tree, str(source), "exec"), vars(module))
+        finally:
+            sys.modules.pop(name)
+            if known is not None:
+                sys.modules[name] = known
         yield change.name, module
         place += 1

@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.tensorrt_stubs.double import made
 from tests.tensorrt_stubs.scenarios import failure
+from toolkit.runtime import tensorrt_api
 
 __all__ = ["RUNS", "Host", "Machine"]
 
@@ -81,7 +82,9 @@ class Machine:
         self.at: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.allocator: Any = None
-        self.trt, self.calls = made("11.4.0.106", {**self._answers(), **answers})
+        self.trt, self.calls = made(
+            "11.4.0.106", {**self._answers(), **answers}, source=tensorrt_api
+        )
 
     def _answers(self) -> dict[str, Any]:
         def mode(name: str) -> Any:

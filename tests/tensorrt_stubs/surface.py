@@ -13,21 +13,17 @@ from toolkit.runtime import tensorrt_api
 __all__ = ["LOOKUP", "MODULES", "PROTOCOLS", "Row", "broken", "rows"]
 
 MODULES = (tensorrt_api, api, refit_api)
-"""Where protocols stand: of running, building and refitting."""
-PROTOCOLS = {
-    title: getattr(module, title)
+"""Where protocols stand: of running, of building and of refitting."""
+PROTOCOLS = tuple(
+    (title, getattr(module, title))
     for module in MODULES
     for title in module.__all__
     if isinstance(getattr(module, title), type)
-}
+)
+_MEMBERS = {api.Member, tensorrt_api.Member}
 
-_RTX = "Rtx"
-_CALLED = {
-    "RefitEngine": "ICudaEngine",
-    "RefitRuntime": "Runtime",
-    "BuilderConfig": "IBuilderConfig",
-    "Severity": "ILogger.Severity",
-}
+_RTX, _LATER = "Rtx", "Later"
+_CALLED = {"BuilderConfig": "IBuilderConfig", "Severity": "ILogger.Severity", "Member": "DataType"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,7 @@ class Row:
             can be written), ``method``, ``override`` (of a subclass) or ``value``.
         parameters: Of a method, without ``self``.
         rtx: Whether only TensorRT-RTX has it.
+        later: Whether the first release that is supported lacks it.
     """
 
     owner: str
@@ -48,6 +45,7 @@ class Row:
     kind: str
     parameters: tuple[str, ...] = ()
     rtx: bool = False
+    later: bool = False
 
     def data(self) -> dict:
         return asdict(self)
@@ -55,17 +53,19 @@ class Row:
 
 def rows() -> Iterator[Row]:
     """Every name of every protocol."""
-    for title, protocol in PROTOCOLS.items():
-        rtx = title.startswith(_RTX)
-        name = title.removeprefix(_RTX)
+    for title, protocol in PROTOCOLS:
+        rtx, later = title.startswith(_RTX), title.startswith(_LATER)
+        name = title.removeprefix(_RTX).removeprefix(_LATER)
         name = _CALLED.get(name, name)
-        name = "DataType" if name == "Member" else name
         if title.endswith("Module"):
             for row in _members(protocol, "", rtx):
                 if row.name != "__version__":
-                    yield Row("", row.name, "class", rtx=rtx)
+                    yield Row("", row.name, "value" if row.name.islower() else "class", rtx=rtx)
             if title == "Module":
                 yield Row("", "__version__", "value")
+            continue
+        if later:
+            yield from (replace(row, later=True) for row in _members(protocol, name, rtx))
             continue
         yield Row("", name, "class", rtx=rtx)
         yield from _members(protocol, name, rtx)
@@ -75,7 +75,7 @@ def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
     annotations = inspect.get_annotations(protocol)
     hints = get_type_hints(protocol) if owner else {}
     for name in annotations:
-        if hints.get(name) in {api.Member, tensorrt_api.Member}:
+        if hints.get(name) in _MEMBERS and name.isupper():
             yield Row(owner, name, "member", rtx=rtx)
         elif hints.get(name) in {api.Severity, tensorrt_api.Severity}:
             yield Row(owner, name, "class", rtx=rtx)

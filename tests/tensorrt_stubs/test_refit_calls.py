@@ -13,7 +13,7 @@ import pytest
 from tests.tensorrt_stubs.double import made
 from tests.tensorrt_stubs.misspelling import mutants
 from tests.tensorrt_stubs.scenarios import failure
-from toolkit.engine import exchange, refit_worker
+from toolkit.engine import exchange, refit_api, refit_worker
 
 NUMPYS = {"size", "dtype"}  # of arrays, too, which NumPy would miss
 WEIGHTS = {
@@ -33,8 +33,8 @@ class Engine:
 
     def answers(self, **others: Any) -> dict[str, Any]:
         return {
-            "RefitEngine.refittable": True,
-            "RefitEngine.serialize": lambda: b"new plan",
+            "ICudaEngine.refittable": True,
+            "ICudaEngine.serialize": lambda: b"new plan",
             "Refitter.get_all_weights": lambda: list(TYPES),
             "Refitter.get_missing_weights": lambda: [
                 name for name in self.missing if name not in self.given
@@ -57,7 +57,7 @@ class Engine:
 
 
 def run(code: Any, engine: Engine, changed: Any = ("a",), **others: Any) -> Any:
-    trt, calls = made("11.4.0.106", engine.answers(**others), refit=True)
+    trt, calls = made("11.4.0.106", engine.answers(**others), source=refit_api)
     logger = code.worker.make_logger(trt)
     severity = trt.ILogger.Severity
     logger.log(severity.VERBOSE, "not told")
@@ -71,7 +71,7 @@ def gives_what_changed_and_what_is_missing(code: Any) -> None:
     plan, calls = run(code, engine)
     assert plan == b"new plan"
     assert engine.given == {n: np.ascontiguousarray(WEIGHTS[n]).tobytes() for n in ("a", "b")}
-    assert ("RefitRuntime", "deserialize_cuda_engine", b"plan") in calls
+    assert ("Runtime", "deserialize_cuda_engine", b"plan") in calls
     assert [call[1] for call in calls if call[0] == "Refitter"][-1] == "refit_cuda_engine"
 
 
@@ -79,9 +79,9 @@ def says_what_does_not_fit(code: Any) -> None:
     def error(engine: Any = None, changed: Any = ("a",), **others: Any) -> str:
         return failure(lambda: run(code, engine or Engine(), changed, **others))
 
-    refused = {"RefitRuntime.deserialize_cuda_engine": lambda plan: None}
+    refused = {"Runtime.deserialize_cuda_engine": lambda plan: None}
     assert error(**refused) == "the plan is refused: out of luck"
-    fixed = {"RefitEngine.refittable": False}
+    fixed = {"ICudaEngine.refittable": False}
     assert error(**fixed).startswith("the engine takes no other weights")
     assert error(changed=["x", "a", "y"]).startswith("x and 1 more has changed and is no weight")
     assert error(Engine(missing=["d"])).startswith("the engine wants d as well")
@@ -91,7 +91,7 @@ def says_what_does_not_fit(code: Any) -> None:
     assert error(**taken) == "the engine refuses the new value of a"
     failed = {"Refitter.refit_cuda_engine": lambda: False}
     assert error(**failed) == "the engine refuses its new weights: out of luck"
-    unwritten = {"RefitEngine.serialize": lambda: None}
+    unwritten = {"ICudaEngine.serialize": lambda: None}
     assert error(**unwritten) == "the refitted engine cannot be written: out of luck"
 
 

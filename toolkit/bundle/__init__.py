@@ -4,7 +4,10 @@ from toolkit.bundle.manifest import (
     EngineRecord,
     ExpertRecord,
     FileRecord,
+    LayerRecord,
     Manifest,
+    NeuronRecord,
+    QuantisationRecord,
     SourceRecord,
     TensorRecord,
     hash_file,
@@ -12,6 +15,7 @@ from toolkit.bundle.manifest import (
 )
 from toolkit.bundle.publish import (
     DISK_FULL,
+    LABELS,
     MANIFEST,
     Draft,
     is_bundle,
@@ -24,13 +28,17 @@ from toolkit.bundle.reading import Bundle, differences, open_bundle
 
 __all__ = [
     "DISK_FULL",
+    "LABELS",
     "MANIFEST",
     "Bundle",
     "Draft",
     "EngineRecord",
     "ExpertRecord",
     "FileRecord",
+    "LayerRecord",
     "Manifest",
+    "NeuronRecord",
+    "QuantisationRecord",
     "SourceRecord",
     "TensorRecord",
     "differences",

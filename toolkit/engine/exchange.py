@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.engine.api import IHostMemory
-from toolkit.engine.refit_api import RefitModule, Refitter
+from toolkit.engine.refit_api import Module, Refitter
 from toolkit.errors import EngineError
 
 __all__ = ["exchange"]
@@ -27,7 +27,7 @@ _REBUILD = "toolkit build BUNDLE builds the engine again"
 
 
 def exchange(
-    trt: RefitModule, plan: bytes, weights: Mapping[str, _Array], changed: Sequence[str],
+    trt: Module, plan: bytes, weights: Mapping[str, _Array], changed: Sequence[str],
     logger: Any,
 ) -> IHostMemory:  # fmt: skip
     """The plan with new weights.
@@ -80,7 +80,7 @@ def _reason(logger: Any) -> str:
     return logger.last_error or "no reason is given"
 
 
-def _give(trt: RefitModule, refitter: Refitter, name: str, weights: Mapping[str, _Array]) -> _Array:
+def _give(trt: Module, refitter: Refitter, name: str, weights: Mapping[str, _Array]) -> _Array:
     if name not in weights:
         raise EngineError(
             f"the engine wants {name} as well, which is no weight of the graph", hint=_REBUILD

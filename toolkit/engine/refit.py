@@ -13,8 +13,8 @@ from pathlib import Path
 
 import toolkit
 from toolkit.artifacts import Engine
+from toolkit.engine.choices import TITLES, Flavour
 from toolkit.engine.diagnosis import crash
-from toolkit.engine.options import TITLES, Flavour
 from toolkit.engine.requirements import MODULES, device_capability
 from toolkit.errors import CapabilityError, EngineError
 from toolkit.progress import Progress, silent

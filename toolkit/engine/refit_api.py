@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from toolkit.engine.api import IHostMemory, Member
 
-__all__ = ["RefitEngine", "RefitModule", "RefitRuntime", "Refitter", "Weights"]
+__all__ = ["ICudaEngine", "Module", "Refitter", "Runtime", "Weights"]
 
 
 class Weights(Protocol):
@@ -26,7 +26,7 @@ class Weights(Protocol):
         """How many numbers."""
 
 
-class RefitEngine(Protocol):
+class ICudaEngine(Protocol):
     """What is asked of an ``ICudaEngine`` whose weights are replaced."""
 
     @property
@@ -37,19 +37,19 @@ class RefitEngine(Protocol):
         """None on failure, which was logged."""
 
 
-class RefitRuntime(Protocol):
+class Runtime(Protocol):
     """What is asked of a ``Runtime``."""
 
     def __init__(self, logger: Any) -> None: ...
 
-    def deserialize_cuda_engine(self, serialized_engine: bytes) -> RefitEngine | None:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         """None on failure, which was logged."""
 
 
 class Refitter(Protocol):
     """Replaces the weights of an engine."""
 
-    def __init__(self, engine: RefitEngine, logger: Any) -> None: ...
+    def __init__(self, engine: ICudaEngine, logger: Any) -> None: ...
 
     def get_all_weights(self) -> list[str]:
         """Names of the weights that can be replaced."""
@@ -67,16 +67,16 @@ class Refitter(Protocol):
         """Whether the engine has its new weights."""
 
 
-class RefitModule(Protocol):
+class Module(Protocol):
     """``tensorrt`` or ``tensorrt_rtx``."""
 
     __version__: str
     ILogger: Any
 
-    def Runtime(self, logger: Any) -> RefitRuntime:  # noqa: N802
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
         """The class, called."""
 
-    def Refitter(self, engine: RefitEngine, logger: Any) -> Refitter:  # noqa: N802
+    def Refitter(self, engine: ICudaEngine, logger: Any) -> Refitter:  # noqa: N802
         """The class, called."""
 
     def Weights(self, type: Member, ptr: int, count: int) -> Weights:  # noqa: A002, N802

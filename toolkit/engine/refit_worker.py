@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import graphs
+from toolkit.engine.choices import TITLES
 from toolkit.engine.exchange import exchange
-from toolkit.engine.options import TITLES
-from toolkit.engine.refit_api import RefitModule
+from toolkit.engine.refit_api import Module
 from toolkit.engine.requirements import MODULES
 from toolkit.errors import CapabilityError, EngineError, ToolkitError
 
@@ -40,7 +40,7 @@ def main() -> None:
 def _answer(request: dict[str, Any]) -> None:
     flavour = request["flavour"]
     try:
-        trt = cast("RefitModule", importlib.import_module(MODULES[flavour]))
+        trt = cast("Module", importlib.import_module(MODULES[flavour]))
     except (ImportError, OSError) as error:
         raise CapabilityError(
             f"{TITLES[flavour]} is installed but does not load: {error}",
@@ -55,7 +55,7 @@ def _answer(request: dict[str, Any]) -> None:
         raise EngineError(f"cannot write the engine: {error.strerror}") from error
 
 
-def make_logger(trt: RefitModule) -> Any:
+def make_logger(trt: Module) -> Any:
     """An ``ILogger`` with ``last_error``."""
     severity = trt.ILogger.Severity
 

@@ -14,7 +14,7 @@ from toolkit.runtime.opening import (
     require_runtime,
     runs_plans,
 )
-from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers
+from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers, share_threads
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
 from toolkit.runtime.renamed import Renamed
@@ -73,4 +73,5 @@ __all__ = [
     "providers",
     "require_runtime",
     "runs_plans",
+    "share_threads",
 ]

@@ -29,7 +29,7 @@ from toolkit.runtime.engine_parts import (
 )
 from toolkit.runtime.tensorrt_api import ICudaEngine, IExecutionContext, RuntimeModule
 
-__all__ = ["EngineFlavour", "TrtRunner", "load_library"]
+__all__ = ["EngineFlavour", "TrtRunner", "import_library"]
 
 EngineFlavour = Literal["tensorrt", "tensorrt-rtx"]
 
@@ -41,7 +41,7 @@ _REBUILD = (
 )
 
 
-def load_library(flavour: EngineFlavour) -> RuntimeModule:
+def import_library(flavour: EngineFlavour) -> RuntimeModule:
     """The module ``tensorrt`` or ``tensorrt_rtx``.
 
     Raises:
@@ -105,7 +105,7 @@ class TrtRunner:
         *,
         cuda_graph: bool = False,
         label: str = "",
-        load: Callable[[EngineFlavour], RuntimeModule] = load_library,
+        load: Callable[[EngineFlavour], RuntimeModule] = import_library,
         device: Callable[[], Device] = CudaDevice,
     ) -> None:
         """Take a plan.
