@@ -11,6 +11,7 @@ import jinja2
 
 from graphs import describe
 from toolkit.errors import PackageError
+from toolkit.package.client_cpp import write_client
 from toolkit.package.layout import CONFIG, GRAPH, versions_of
 from toolkit.package.schema import parse_config
 from toolkit.package.staging import replace_text
@@ -45,7 +46,7 @@ def write_beside(repository: Path) -> list[str]:
             continue
         text = _environment().get_template(f"{name}.j2").render(mark=MARK, models=models)
         replace_text(path, text, executable=name == "serve.sh")
-    return notes
+    return notes + write_client(repository, MARK)
 
 
 def _models(repository: Path) -> list[_Model]:
