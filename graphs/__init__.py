@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
+    from graphs.apart import write_combination
     from graphs.comparing import Difference, differences
+    from graphs.counting import Census, Origin, census, origins
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACTS",
     "PASSES",
+    "Census",
     "Combination",
     "Contract",
     "DeduplicateInitializers",
@@ -89,6 +92,7 @@ __all__ = [
     "MixedPrecision",
     "NearMiss",
     "NodeOutline",
+    "Origin",
     "Outline",
     "Pass",
     "PassReport",
@@ -104,6 +108,7 @@ __all__ = [
     "Violation",
     "WatchedRouter",
     "Weights",
+    "census",
     "check_tensorrt",
     "cut_experts",
     "cut_silent",
@@ -114,17 +119,23 @@ __all__ = [
     "fuse",
     "is_known_version",
     "lift",
+    "origins",
     "outline",
     "rewrite",
     "round_constants",
     "silent_layers",
     "watch_routers",
     "widen",
+    "write_combination",
 ]
 
 _HOMES = {
     "CONTRACTS": "graphs.ops",
+    "Census": "graphs.counting",
     "Contract": "graphs.ops",
+    "Origin": "graphs.counting",
+    "census": "graphs.counting",
+    "origins": "graphs.counting",
     "PASSES": "graphs.passes",
     "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",
@@ -171,6 +182,7 @@ _HOMES = {
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",
+    "write_combination": "graphs.apart",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
     "Feed": "graphs.tree",

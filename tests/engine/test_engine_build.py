@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 import graphs
 from toolkit.artifacts import DimRange, OnnxModel, TensorSpec
 from toolkit.engine import EngineOptions, build_engine
-from toolkit.engine.network import _configure
+from toolkit.engine.choices import SWITCHES
+from toolkit.engine.configuring import configure
 from toolkit.errors import EngineError
 
 pytestmark = pytest.mark.rtx
@@ -138,7 +139,7 @@ def test_external_data_is_found_beside_the_model(
 
 def test_named_architectures_are_built_for(tmp_path: Path) -> None:
     options = EngineOptions(
-        compute_capabilities=("8.9", "12.0"), workspace_bytes=1 << 28, optimization_level=1
+        compute_capabilities=("8.9", "12.0"), memory={"workspace": 1 << 28}, optimization_level=1
     )
     engine = build_engine(built(mlp("batch"), tmp_path), BATCH, options, tmp_path / "model.plan")
     assert engine.compute_capabilities == ("8.9", "12.0")
@@ -243,20 +244,30 @@ def test_a_fused_ensemble_with_its_functions_builds(tmp_path: Path, kind: str) -
     assert engine.inputs == (TensorSpec("x", "float32", ("batch", 8)),)
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_the_builder_gets_the_options(tf32: bool) -> None:
+def test_the_builder_gets_the_options() -> None:
+    """Read back from a real configuration, of which a double knows only what it is told."""
     trt = importlib.import_module("tensorrt_rtx")
-    config = trt.Builder(trt.Logger()).create_builder_config()
-    request: Any = {
-        "tf32": tf32,
-        "workspace_bytes": 1 << 26,
-        "optimization_level": 1,
-        "compute_capabilities": ["12.0", "8.6"],
-    }
-    _configure(trt, config, request)
-    assert config.get_flag(trt.BuilderFlag.TF32) == tf32
-    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 26
-    assert config.builder_optimization_level == 1
-    assert config.num_compute_capabilities == 2
-    chosen = [config.get_compute_capability(index).name for index in range(2)]
-    assert chosen == ["SM120", "SM86"]
+    flags = trt.BuilderFlag
+    for tf32 in (False, True):
+        config = trt.Builder(trt.Logger()).create_builder_config()
+        request: Any = {
+            "tf32": tf32, "memory": {"workspace": 1 << 26, "tactic_shared_memory": 1 << 14},
+            "optimization_level": 1, "aux_streams": 2, "refit": "any", "switches": list(SWITCHES),
+            "profiling_verbosity": "detailed", "hardware_compatibility": "none",
+            "compute_capabilities": ["12.0", "8.6"],
+        }  # fmt: skip
+        configure(trt, config, request)
+        assert config.get_flag(flags.TF32) == tf32
+        on = {name for name, flag in flags.__members__.items() if config.get_flag(flag)}
+        assert on - {"TF32"} == {
+            "REFIT", "STRIP_PLAN", "WEIGHT_STREAMING", "SPARSE_WEIGHTS", "VERSION_COMPATIBLE",
+            "EXCLUDE_LEAN_RUNTIME",
+        }  # fmt: skip
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 26
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.TACTIC_SHARED_MEMORY) == 1 << 14
+        assert config.builder_optimization_level == 1
+        assert config.max_aux_streams == 2
+        assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+        assert config.num_compute_capabilities == 2
+        chosen = [config.get_compute_capability(index).name for index in range(2)]
+        assert chosen == ["SM120", "SM86"]

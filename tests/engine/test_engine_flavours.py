@@ -76,8 +76,8 @@ def test_many_parser_errors_are_counted() -> None:
 @pytest.mark.parametrize(
     ("said", "hint"),
     [
-        ("Skipping tactic 0x0 due to insufficient memory", "workspace_bytes"),
-        ("Could not find any implementation; no implementation obeys", "workspace_bytes"),
+        ("Skipping tactic 0x0 due to insufficient memory", "memory: workspace"),
+        ("Could not find any implementation; no implementation obeys", "memory: workspace"),
         ("Cuda Runtime (cudaError 35: old)", "no NVIDIA driver that is new enough"),
         ("Something else", ""),
     ],

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from toolkit.engine import api
 
 __all__ = ["Call", "made"]
 
 Call = tuple[Any, ...]
-_ENUMERATIONS = (api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag,
-                 api.DataType, api.Severity)  # fmt: skip
+_ENUMERATIONS = (
+    api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag, api.DataType,
+    api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity, api.LayerType,
+    api.TensorIOMode, api.LayerInformationFormat,
+)  # fmt: skip
+_LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
 
 
 class Member:
@@ -34,10 +38,11 @@ class Member:
         return self._said
 
 
-def _enumeration(protocol: type) -> Any:
-    names = [name for name in protocol.__annotations__ if name != "__members__"]
-    members = {name: Member(protocol.__name__, name, i + 3) for i, name in enumerate(names)}
-    return _closed(protocol.__name__, members)
+def _enumeration(protocol: type, more: tuple[type, ...] = ()) -> Any:
+    title = protocol.__name__
+    names = [name for each in (protocol, *more) for name in each.__annotations__]
+    members = {name: Member(title, name, i + 3) for i, name in enumerate(names)}
+    return _closed(title, members)
 
 
 def _closed(title: str, attributes: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Any:
@@ -98,6 +103,8 @@ class Recorder:
         answer = self.answers.get(f"{title}.{name}")
         if answer is not None:
             return answer(*arguments) if callable(answer) else answer
+        if type(None) in get_args(gives):  # as good as what is there
+            gives = next(each for each in get_args(gives) if each is not type(None))
         defaults = {bool: True, int: 0, str: "", type(None): None}
         if gives in defaults:
             return defaults[gives]
@@ -111,7 +118,9 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     recorder = Recorder(answers)
     attributes: dict[str, Any] = {"__version__": version}
     for protocol in _ENUMERATIONS:
-        attributes[protocol.__name__] = _enumeration(protocol)
+        later = tuple(each for each in _LATER if protocol in each.__mro__)
+        more = () if version.startswith("10.8.") else later
+        attributes[protocol.__name__] = _enumeration(protocol, more)
     severity = attributes.pop("Severity")
     noted = {"__init__": _noted(recorder)}
     attributes["ILogger"] = type("ILogger", (), {"Severity": severity, **noted})
@@ -120,8 +129,9 @@ def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tupl
     recorder.answers = {
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
-    for title in ("Builder", "OnnxParser"):
+    for title in ("Builder", "OnnxParser", "Runtime"):
         attributes[title] = _constructor(recorder, getattr(api, title))
+    attributes["get_plugin_registry"] = lambda: recorder.object(api.IPluginRegistry)
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
         attributes["ComputeCapability"] = _closed(

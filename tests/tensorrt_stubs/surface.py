@@ -11,7 +11,7 @@ from toolkit.engine import api
 
 __all__ = ["LOOKUP", "Row", "broken", "rows"]
 
-_RTX = "Rtx"
+_RTX, _LATER = "Rtx", "Later"
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Row:
             can be written), ``method`` or ``value``.
         parameters: Of a method, without ``self``.
         rtx: Whether only TensorRT-RTX has it.
+        later: Whether the first release that is supported lacks it.
     """
 
     owner: str
@@ -32,6 +33,7 @@ class Row:
     kind: str
     parameters: tuple[str, ...] = ()
     rtx: bool = False
+    later: bool = False
 
     def data(self) -> dict:
         return asdict(self)
@@ -41,16 +43,19 @@ def rows() -> Iterator[Row]:
     """Every name of every protocol."""
     for title in api.__all__:
         protocol = getattr(api, title)
-        rtx = title.startswith(_RTX)
-        name = title.removeprefix(_RTX)
+        rtx, later = title.startswith(_RTX), title.startswith(_LATER)
+        name = title.removeprefix(_RTX).removeprefix(_LATER)
         name = {"BuilderConfig": "IBuilderConfig", "Severity": "ILogger.Severity"}.get(name, name)
         name = "DataType" if name == "Member" else name
         if title in {"Module", "RtxModule"}:
             for row in _members(protocol, "", rtx):
                 if row.name != "__version__":
-                    yield Row("", row.name, "class", rtx=rtx)
+                    yield Row("", row.name, "value" if row.name.islower() else "class", rtx=rtx)
             if not rtx:
                 yield Row("", "__version__", "value")
+            continue
+        if later:
+            yield from (replace(row, later=True) for row in _members(protocol, name, rtx))
             continue
         yield Row("", name, "class", rtx=rtx)
         yield from _members(protocol, name, rtx)
@@ -60,7 +65,7 @@ def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
     annotations = inspect.get_annotations(protocol)
     hints = get_type_hints(protocol) if owner else {}
     for name in annotations:
-        if hints.get(name) is api.Member:
+        if hints.get(name) is api.Member and name.isupper():
             yield Row(owner, name, "member", rtx=rtx)
         elif hints.get(name) is api.Severity:
             yield Row(owner, name, "class", rtx=rtx)

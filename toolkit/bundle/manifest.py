@@ -6,7 +6,7 @@ import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,6 +21,7 @@ __all__ = [
     "LayerRecord",
     "Manifest",
     "NeuronRecord",
+    "QuantisationRecord",
     "SourceRecord",
     "TensorRecord",
     "hash_file",
@@ -78,6 +79,14 @@ class EngineRecord(_Record):
     compute_capabilities: tuple[str, ...]
     layers: int
     profiles: tuple[str, ...] = ()  # in order; none is one without a name
+    # Read back from what the parser made of the graph, and held against it.
+    kinds: dict[str, int] = {}  # layers by TensorRT's name of their type
+    dtypes: dict[str, int] = {}  # their outputs by type of data
+    conditionals: int = 0
+    options: dict[str, Any] = {}  # that differ from the defaults
+    carries_plugins: bool = False
+    ranges: tuple[dict[str, tuple[int, int, int]], ...] = ()  # of each profile; none: not recorded
+    plugin: str = "none"
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRecord:
@@ -88,6 +97,16 @@ class EngineRecord(_Record):
             compute_capabilities=engine.compute_capabilities,
             layers=engine.layers,
             profiles=engine.profiles,
+            kinds=dict(engine.kinds),
+            dtypes=dict(engine.dtypes),
+            conditionals=engine.conditionals,
+            options=dict(engine.options),
+            carries_plugins=engine.carries_plugins,
+            ranges=tuple(
+                {name: (span.min, span.opt, span.max) for name, span in each.items()}
+                for each in engine.ranges
+            ),
+            plugin=engine.plugin,
         )
 
 
@@ -124,6 +143,18 @@ class NeuronRecord(_Record):
     layers: dict[str, LayerRecord]
 
 
+class QuantisationRecord(_Record):
+    """How the graph came to low precision; bytes are those of weights with their scales."""
+
+    precision: str
+    quantiser: str
+    calibration: str
+    nodes: int
+    kept: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+
 class Manifest(_Record):
     """Everything ``toolkit`` needs to know about a bundle without opening its graph."""
 
@@ -140,6 +171,7 @@ class Manifest(_Record):
     engine: EngineRecord | None
     experts: ExpertRecord | None = None
     neurons: NeuronRecord | None = None
+    quantisation: QuantisationRecord | None = None
     versions: dict[str, str]
     sources: tuple[SourceRecord, ...]
     files: dict[str, FileRecord]

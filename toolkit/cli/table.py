@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": Command("toolkit.cli.export", "Build a recipe into a proven, deployable bundle"),
     "merge": Command("toolkit.cli.merge", "Merge checkpoints into one (mergekit configs)"),
     "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
+    "distill": Command("toolkit.cli.distill", "Teach a small model what an ensemble says"),
     "fit-gate": Command("toolkit.cli.fit_gate", "Fit an ensemble's weights or gate to data"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),

@@ -1,8 +1,9 @@
 """The part of TensorRT's Python API that this project calls, as protocols of the same names.
 
 TensorRT 10.8 to 11 and TensorRT-RTX offer all of it, except what is ``Rtx…`` here, which only
-TensorRT-RTX has. A test holds every class, member, property and parameter against NVIDIA's own
-bindings. An attribute that is a property here is read only; one that is annotated is written, too.
+TensorRT-RTX has, and what is ``Later…``, which TensorRT has since 10.9 and is asked for first. A
+test holds every class, member, property and parameter against NVIDIA's own bindings. An attribute
+that is a property here is read only; one that is annotated is written, too.
 """
 
 from __future__ import annotations
@@ -14,23 +15,36 @@ __all__ = [
     "Builder",
     "BuilderFlag",
     "DataType",
+    "EngineInspector",
+    "HardwareCompatibilityLevel",
     "IBuilderConfig",
+    "ICudaEngine",
     "IHostMemory",
+    "ILayer",
     "ILogger",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "IPluginRegistry",
     "IProgressMonitor",
     "ITensor",
+    "ITimingCache",
+    "LaterHardwareCompatibilityLevel",
+    "LaterNetworkDefinitionCreationFlag",
+    "LayerInformationFormat",
+    "LayerType",
     "Member",
     "MemoryPoolType",
     "Module",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
     "ParserError",
+    "ProfilingVerbosity",
     "RtxBuilderConfig",
     "RtxComputeCapability",
     "RtxModule",
+    "Runtime",
     "Severity",
+    "TensorIOMode",
 ]
 
 
@@ -48,18 +62,60 @@ class BuilderFlag(Protocol):
     """Switches of the builder."""
 
     TF32: Member
+    SPARSE_WEIGHTS: Member
+    REFIT: Member
+    REFIT_IDENTICAL: Member
+    STRIP_PLAN: Member
+    WEIGHT_STREAMING: Member
+    VERSION_COMPATIBLE: Member
+    EXCLUDE_LEAN_RUNTIME: Member
+    ERROR_ON_TIMING_CACHE_MISS: Member
 
 
 class MemoryPoolType(Protocol):
     """Kinds of memory that a builder is given."""
 
     WORKSPACE: Member
+    TACTIC_DRAM: Member
+    TACTIC_SHARED_MEMORY: Member
+
+
+class HardwareCompatibilityLevel(Protocol):
+    """GPUs beside the builder's own that an engine is for."""
+
+    AMPERE_PLUS: Member
+
+
+class LaterHardwareCompatibilityLevel(HardwareCompatibilityLevel, Protocol):
+    """With what came later."""
+
+    SAME_COMPUTE_CAPABILITY: Member
+
+
+class ProfilingVerbosity(Protocol):
+    """What an engine keeps for an inspector."""
+
+    NONE: Member
+    LAYER_NAMES_ONLY: Member
+    DETAILED: Member
+
+
+class LayerType(Protocol):
+    """Kinds of layers that are counted apart."""
+
+    CONDITION: Member
 
 
 class NetworkDefinitionCreationFlag(Protocol):
     """How a network is made; a bit each."""
 
     STRONGLY_TYPED: Member
+
+
+class LaterNetworkDefinitionCreationFlag(NetworkDefinitionCreationFlag, Protocol):
+    """With what came later."""
+
+    PREFER_AOT_PYTHON_PLUGINS: Member
 
 
 class DataType(Protocol):
@@ -132,6 +188,21 @@ class ITensor(Protocol):
         """The name of a dimension; empty where it has none."""
 
 
+class ILayer(Protocol):
+    """A layer of a network."""
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs."""
+
+    @property
+    def type(self) -> Member:
+        """Of ``LayerType``."""
+
+    def get_output(self, index: int) -> ITensor | None:
+        """An output."""
+
+
 class INetworkDefinition(Protocol):
     """A network, as the parser fills it."""
 
@@ -153,6 +224,9 @@ class INetworkDefinition(Protocol):
     def get_output(self, index: int) -> ITensor:
         """An output."""
 
+    def get_layer(self, index: int) -> ILayer:
+        """A layer."""
+
 
 class IOptimizationProfile(Protocol):
     """Ranges of the inputs' shapes."""
@@ -166,12 +240,38 @@ class IOptimizationProfile(Protocol):
     ) -> None:
         """The range of one input."""
 
+    def get_shape(self, input: str) -> Sequence[Sequence[int]]:
+        """Its min, opt and max."""
+
+
+class ITimingCache(Protocol):
+    """How long kernels took."""
+
+    def serialize(self) -> IHostMemory:
+        """Its bytes."""
+
+    def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Take over what another has; False if that is of another device or version."""
+
 
 class IBuilderConfig(Protocol):
     """What the builder is told."""
 
     progress_monitor: IProgressMonitor
     builder_optimization_level: int
+    max_aux_streams: int
+    profiling_verbosity: Member
+    hardware_compatibility_level: Member
+    plugins_to_serialize: Sequence[str]
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        """Of bytes; an empty one of none."""
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Whether it is of this device and version."""
+
+    def set_flag(self, flag: Member) -> None:
+        """Switch on a ``BuilderFlag``."""
 
     def clear_flag(self, flag: Member) -> None:
         """Switch off a ``BuilderFlag``."""
@@ -254,21 +354,118 @@ class OnnxParser(Protocol):
         """An error."""
 
 
+class TensorIOMode(Protocol):
+    """Whether a tensor of an engine goes in or comes out."""
+
+    INPUT: Member
+
+
+class LayerInformationFormat(Protocol):
+    """How an inspector writes."""
+
+    JSON: Member
+
+
+class EngineInspector(Protocol):
+    """Tells of an engine's layers."""
+
+    def get_engine_information(self, format: Member) -> str:
+        """All layers."""
+
+
+class ICudaEngine(Protocol):
+    """An engine that was opened."""
+
+    @property
+    def num_io_tensors(self) -> int:
+        """Inputs and outputs together."""
+
+    @property
+    def num_layers(self) -> int:
+        """After fusion."""
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        """How many."""
+
+    @property
+    def num_aux_streams(self) -> int:
+        """Streams beside the caller's."""
+
+    @property
+    def refittable(self) -> bool:
+        """Whether its weights can be replaced."""
+
+    @property
+    def streamable_weights_size(self) -> int:
+        """Bytes of weights that may stay in the host's memory."""
+
+    def get_tensor_name(self, index: int) -> str:
+        """Of an input or output."""
+
+    def get_tensor_mode(self, name: str) -> Member:
+        """Of ``TensorIOMode``."""
+
+    def get_tensor_dtype(self, name: str) -> Member:
+        """Of ``DataType``."""
+
+    def get_tensor_shape(self, name: str) -> Sequence[int]:
+        """With -1 for what differs from run to run."""
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]:
+        """Min, opt and max."""
+
+    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+        """Bytes."""
+
+    def create_engine_inspector(self) -> EngineInspector:
+        """A new one."""
+
+
+class Runtime(Protocol):
+    """Opens plans."""
+
+    engine_host_code_allowed: bool
+
+    def __init__(self, logger: ILogger) -> None: ...
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        """None where the plan is not taken."""
+
+
+class IPluginRegistry(Protocol):
+    """What the parser looks plugins up in."""
+
+    def load_library(self, plugin_path: str) -> object | None:
+        """Its handle; None where the library is refused."""
+
+
 class Module(Protocol):
     """``tensorrt`` or ``tensorrt_rtx``."""
 
     __version__: str
     BuilderFlag: BuilderFlag
     DataType: DataType
+    HardwareCompatibilityLevel: HardwareCompatibilityLevel
+    LayerInformationFormat: LayerInformationFormat
+    LayerType: LayerType
     MemoryPoolType: MemoryPoolType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
+    ProfilingVerbosity: ProfilingVerbosity
+    TensorIOMode: TensorIOMode
     ILogger: Any
     IProgressMonitor: Any
 
     def Builder(self, logger: Any) -> Builder:  # noqa: N802
         """The class, called."""
 
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """The one of this process."""
+
     def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser:  # noqa: N802
+        """The class, called."""
+
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
         """The class, called."""
 
 

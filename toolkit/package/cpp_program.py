@@ -140,7 +140,7 @@ def _feeds(manifest: Manifest) -> Mapping[str, npt.NDArray[Any]]:
 
 def _wants_plugin(manifest: Manifest) -> bool:
     """Whether the engine was built with the plugin library, without which it does not load."""
-    return getattr(manifest.engine, "plugin", "none") == "library"
+    return manifest.engine is not None and manifest.engine.plugin == "library"
 
 
 def _notes(manifest: Manifest) -> Iterator[str]:

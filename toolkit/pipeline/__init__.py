@@ -1,6 +1,9 @@
 """From a recipe to a bundle, and from a bundle back to its proof and to why it fails."""
 
+from toolkit.pipeline.apart import package_apart
 from toolkit.pipeline.bisect import Bisection, bisect_passes
+from toolkit.pipeline.distil_report import DistilReport
+from toolkit.pipeline.distilling import Distillation, distil, plan_distillation
 from toolkit.pipeline.explain import explain_bundle
 from toolkit.pipeline.export import Outcome, export_recipe, publish_path
 from toolkit.pipeline.fit import fit_recipe
@@ -15,6 +18,8 @@ from toolkit.pipeline.soups import make_soup_of
 
 __all__ = [
     "Bisection",
+    "DistilReport",
+    "Distillation",
     "FitOptions",
     "FitReport",
     "Outcome",
@@ -22,6 +27,7 @@ __all__ = [
     "SavedCase",
     "Sensitivity",
     "bisect_passes",
+    "distil",
     "explain_bundle",
     "export_members",
     "export_recipe",
@@ -29,6 +35,8 @@ __all__ = [
     "make_plan",
     "make_soup_of",
     "measure_sensitivity",
+    "package_apart",
+    "plan_distillation",
     "prove_bundle",
     "publish_path",
     "save_case",

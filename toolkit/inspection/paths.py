@@ -1,55 +1,24 @@
-"""Says what a path holds: a checkpoint, an ONNX file, a bundle, a recipe or an engine."""
+"""Looks at a path: which kind it is, and what a file of that kind says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.bundle import Manifest, is_bundle
 from toolkit.errors import ToolkitError
+from toolkit.inspection.found import Inspection, Section
+from toolkit.inspection.plans import engine_facts, inspect_plan
 
 if TYPE_CHECKING:
     from graphs import ExpertLayer
     from toolkit.bundle import ExpertRecord, NeuronRecord
     from toolkit.checkpoint import Checkpoint
 
-__all__ = ["Inspection", "Section", "inspect_path"]
+__all__ = ["inspect_path"]
 
 _ACTIVE = "active parameters per token"
-
-
-@dataclass(frozen=True)
-class Section:
-    """Rows under column names."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What was found.
-
-    Attributes:
-        kind: ``checkpoint``, ``onnx``, ``bundle``, ``recipe`` or ``engine``.
-        facts: Single values.
-        sections: Lists.
-    """
-
-    kind: str
-    facts: Mapping[str, Any]
-    sections: tuple[Section, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
-        lists = {
-            section.title: [dict(zip(section.columns, row, strict=True)) for row in section.rows]
-            for section in self.sections
-        }
-        return {"kind": self.kind, **self.facts, **lists}
 
 
 def inspect_path(path: Path) -> Inspection:
@@ -65,7 +34,7 @@ def inspect_path(path: Path) -> Inspection:
         return _bundle(path) if is_bundle(path) else _checkpoint(path)
     readers = {
         ".onnx": _onnx, ".safetensors": _checkpoint, ".yaml": _recipe, ".yml": _recipe,
-        ".plan": _engine, ".engine": _engine,
+        ".plan": inspect_plan, ".engine": inspect_plan,
     }  # fmt: skip
     reader = readers.get(path.suffix)
     if reader is None:
@@ -180,6 +149,8 @@ def _bundle(path: Path) -> Inspection:
         "made by": f"toolkit {manifest.toolkit}",
         "engine": f"{engine.flavour} {engine.version}" if engine else "none",
     }
+    if engine is not None:
+        facts |= engine_facts(engine)
     sparse: tuple[Section, ...] = ()
     if manifest.experts is not None:
         facts |= {
@@ -252,15 +223,11 @@ def _recipe(path: Path) -> Inspection:
 
 
 def _kind(model: Any) -> str:
-    kinds = ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
-    return next(kind for kind in kinds if hasattr(model, kind))
+    from toolkit.recipe.models import KINDS  # noqa: PLC0415
+
+    return next(kind for kind in KINDS if hasattr(model, kind))
 
 
 def _ranges(shapes: Mapping[str, Any]) -> Iterator[str]:
     for name, span in shapes.items():
         yield f"{name} [{span.min}, {span.opt}, {span.max}]"
-
-
-def _engine(path: Path) -> Inspection:
-    facts = {"bytes": path.stat().st_size, "opening it": "needs an NVIDIA GPU and its TensorRT"}
-    return Inspection("engine", facts)
