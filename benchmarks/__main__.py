@@ -17,6 +17,7 @@ from benchmarks.report import page, show
 KEPT = Path(__file__).parent.parent / "build" / "benchmarks"
 # One module each, with `run(*, quick) -> list[Row]`; the text is what the list prints.
 BENCHMARKS = {
+    "bench_overhead": "latency that toolkit bench measures against a bare loop",
     "cli_startup": "toolkit --help against python -c pass",
     "fused_vs_members": "a fused graph against its members one by one in ONNX Runtime",
     "skipped_member": "what a member of a gated ensemble costs when it does not run",
