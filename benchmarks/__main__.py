@@ -32,6 +32,8 @@ BENCHMARKS = {
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",
     "localisation": "naming the node that goes wrong in a graph of 200 nodes, on 8 samples",
     "distill_cache": "a step of training from kept targets against live teachers",
+    "triton_fused": "a fused ensemble on a Triton server against Triton's ensemble of its members",
+    "triton_soak": "a minute of load on a Triton server while models come and go",
     "merge_speed": "toolkit merge against the disk and against mergekit",
     "merge_memory": "peak memory of toolkit merge, and for models of twice the size",
     "merge_agreement": "every merge method against mergekit's own output, element by element",
