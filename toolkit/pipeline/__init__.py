@@ -14,8 +14,11 @@ from toolkit.pipeline.prove import prove_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
 from toolkit.pipeline.sensitivity import Sensitivity, measure_sensitivity
 from toolkit.pipeline.soups import make_soup_of
+from toolkit.pipeline.sparse_source import SKIPPED, SparseSource
+from toolkit.pipeline.sparsifying import SparseOptions, SparseReport, sparsify
 
 __all__ = [
+    "SKIPPED",
     "Bisection",
     "DistilReport",
     "Distillation",
@@ -25,6 +28,9 @@ __all__ = [
     "Plan",
     "SavedCase",
     "Sensitivity",
+    "SparseOptions",
+    "SparseReport",
+    "SparseSource",
     "bisect_passes",
     "distil",
     "explain_bundle",
@@ -39,4 +45,5 @@ __all__ = [
     "publish_path",
     "save_case",
     "soup_members",
+    "sparsify",
 ]
