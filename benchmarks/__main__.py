@@ -28,6 +28,7 @@ BENCHMARKS = {
     "moe_memory": "memory that running a sparse layer takes beyond loading it",
     "silent_neurons": "a down projection that reads the rows of active neurons alone",
     "low_precision": "int8 and weights of 8 and 4 bits against float32: answers, size and speed",
+    "unstructured": "scattered zeros in CSR against a dense product, without a bound",
     "export_memory": "peak memory of toolkit export against the size of the members",
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",
     "localisation": "naming the node that goes wrong in a graph of 200 nodes, on 8 samples",

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, Command] = {
     "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
     "distill": Command("toolkit.cli.distill", "Teach a small model what an ensemble says"),
     "fit-gate": Command("toolkit.cli.fit_gate", "Fit an ensemble's weights or gate to data"),
+    "sparsify": Command("toolkit.cli.sparsify", "Prune a checkpoint to N of M weights (2:4)"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
