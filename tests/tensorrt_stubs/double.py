@@ -72,7 +72,7 @@ class Recorder:
         body: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for base in reversed(protocol.__mro__):
-            if base.__module__ != api.__name__:
+            if not base.__module__.startswith("toolkit.engine."):
                 continue
             settings.update(inspect.get_annotations(base))
             for name, value in vars(base).items():

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import get_type_hints
 
-from toolkit.engine import api
+from toolkit.engine import api, api_reading, enums
 
 __all__ = ["LOOKUP", "Row", "broken", "rows"]
 
 _RTX, _LATER = "Rtx", "Later"
+_HOMES = {api.__name__, api_reading.__name__, enums.__name__}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
 
 def _wanted(protocol: type, name: str) -> bool:
     """A protocol's own ``__init__`` is Python's where it is not written out."""
-    ours = vars(protocol)[name].__module__ == api.__name__
+    ours = vars(protocol)[name].__module__ in _HOMES
     return ours and (not name.startswith("__") or name in {"__init__", "__int__"})
 
 
