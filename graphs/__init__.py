@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
+    from graphs.apart import write_combination
     from graphs.comparing import Difference, differences
     from graphs.counting import Census, Origin, census, origins
     from graphs.description import Description, TensorInfo, describe
@@ -125,6 +126,7 @@ __all__ = [
     "silent_layers",
     "watch_routers",
     "widen",
+    "write_combination",
 ]
 
 _HOMES = {
@@ -180,6 +182,7 @@ _HOMES = {
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",
+    "write_combination": "graphs.apart",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
     "Feed": "graphs.tree",

@@ -38,7 +38,7 @@ MISTAKES = {
     "unknown key with no near one": (
         "model: {checkpoint: a}\nexport: {zzz: 1}",
         "r.yaml:2: export.zzz: unknown key",
-        "one of opset, precision, keep_float32, io, experts",
+        "one of opset, precision, keep_float32, io, experts, silent_neurons, calibration",
     ),
     "key of another kind": (
         "model: {checkpoint: a, kwargs: {}}",

@@ -209,6 +209,7 @@ def test_the_resolved_text_says_everything():
         "  precision: float32\n"
         "  io: keep\n"
         "  experts: auto\n"
+        "  silent_neurons: auto\n"
         "target: onnx\n"
         "engine:\n"
         "  tf32: false\n"

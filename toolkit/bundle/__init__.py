@@ -7,6 +7,7 @@ from toolkit.bundle.manifest import (
     LayerRecord,
     Manifest,
     NeuronRecord,
+    QuantisationRecord,
     SourceRecord,
     TensorRecord,
     hash_file,
@@ -14,6 +15,7 @@ from toolkit.bundle.manifest import (
 )
 from toolkit.bundle.publish import (
     DISK_FULL,
+    LABELS,
     MANIFEST,
     Draft,
     is_bundle,
@@ -26,6 +28,7 @@ from toolkit.bundle.reading import Bundle, differences, open_bundle
 
 __all__ = [
     "DISK_FULL",
+    "LABELS",
     "MANIFEST",
     "Bundle",
     "Draft",
@@ -35,6 +38,7 @@ __all__ = [
     "LayerRecord",
     "Manifest",
     "NeuronRecord",
+    "QuantisationRecord",
     "SourceRecord",
     "TensorRecord",
     "differences",

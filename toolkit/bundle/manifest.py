@@ -21,6 +21,7 @@ __all__ = [
     "LayerRecord",
     "Manifest",
     "NeuronRecord",
+    "QuantisationRecord",
     "SourceRecord",
     "TensorRecord",
     "hash_file",
@@ -84,6 +85,8 @@ class EngineRecord(_Record):
     conditionals: int = 0
     options: dict[str, Any] = {}  # that differ from the defaults
     carries_plugins: bool = False
+    ranges: tuple[dict[str, tuple[int, int, int]], ...] = ()  # of each profile; none: not recorded
+    plugin: str = "none"
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRecord:
@@ -99,6 +102,11 @@ class EngineRecord(_Record):
             conditionals=engine.conditionals,
             options=dict(engine.options),
             carries_plugins=engine.carries_plugins,
+            ranges=tuple(
+                {name: (span.min, span.opt, span.max) for name, span in each.items()}
+                for each in engine.ranges
+            ),
+            plugin=engine.plugin,
         )
 
 
@@ -135,6 +143,18 @@ class NeuronRecord(_Record):
     layers: dict[str, LayerRecord]
 
 
+class QuantisationRecord(_Record):
+    """How the graph came to low precision; bytes are those of weights with their scales."""
+
+    precision: str
+    quantiser: str
+    calibration: str
+    nodes: int
+    kept: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+
 class Manifest(_Record):
     """Everything ``toolkit`` needs to know about a bundle without opening its graph."""
 
@@ -151,6 +171,7 @@ class Manifest(_Record):
     engine: EngineRecord | None
     experts: ExpertRecord | None = None
     neurons: NeuronRecord | None = None
+    quantisation: QuantisationRecord | None = None
     versions: dict[str, str]
     sources: tuple[SourceRecord, ...]
     files: dict[str, FileRecord]

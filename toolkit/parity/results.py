@@ -36,7 +36,8 @@ Gate = Literal[
     "checker", "domains", "dimensions", "paths", "data",
     "ran", "finite", "rms", "max",
     "budget rms", "budget p99", "budget max",
-    "choice", "divergence", "routing", "experts", "near ties", "as shipped",
+    "choice", "divergence", "agreement", "mean divergence", "error",
+    "routing", "experts", "near ties", "as shipped",
     "repeat", "identical rows", "row order", "one row", "padding content", "padding length",
 ]  # fmt: skip
 
@@ -61,8 +62,9 @@ class Check:
             shape; ``finite``: values are finite, infinite or NaN where the reference's are;
             ``rms`` and ``max``: the error of each case; ``budget …``: the error of each class of
             cases; ``choice``: the largest reference margin lost to another outcome, against twice
-            the error allowed; ``divergence``: the largest KL(reference || candidate); ``routing``:
-            the share of rows that a gate decides by less than rounding; ``experts``: tokens sent
+            the error allowed; ``divergence``: the largest KL(reference || candidate);
+            ``agreement``, ``mean divergence``, ``error``: see ``QuantisedBudget``; ``routing``: the
+            share of rows a gate decides by less than rounding; ``experts``: tokens sent
             to other experts by more than rounding may turn; ``near ties``: the share of tokens
             left out; ``as shipped``: what the file differs from its copy that shows its routing.
             The others: ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
@@ -107,7 +109,8 @@ class Verdict:
         done = {check.gate for check in self.checks if check.status == "pass"}
         if self.failures:
             return False
-        return not self.output or {"ran", "finite", "max"} <= done
+        compared = done & {"max", "agreement", "error"}
+        return not self.output or ({"ran", "finite"} <= done and bool(compared))
 
     @property
     def failures(self) -> tuple[Check, ...]:
@@ -325,6 +328,7 @@ _LEVEL_HINTS: dict[Level, str] = {
     " export fixed, a mask that is ignored, or a broadcast over the batch",
 }
 
+_QUANTISED = "keep nodes (export.keep_float32), calibrate on more, or widen parity.quantised"
 _HINTS: dict[Gate, str] = {
     "ran": "the exported graph does not accept a shape the recipe promises: look at dimensions"
     " that the export fixed",
@@ -334,6 +338,9 @@ _HINTS: dict[Gate, str] = {
     "max": "a few elements are wrong and most are right: look at the index, a mask or an edge"
     " of a shape range",
     "choice": "a clear decision changed: compare the order of the classes",
+    "agreement": _QUANTISED,
+    "mean divergence": _QUANTISED,
+    "error": _QUANTISED,
     "routing": "the gate says nearly the same of several members for most inputs: train it, or"
     " leave top_k out",
     "experts": "the graph's router is not PyTorch's: look at its weights, its correction bias and"

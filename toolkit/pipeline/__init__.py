@@ -1,5 +1,6 @@
 """From a recipe to a bundle, and from a bundle back to its proof and to why it fails."""
 
+from toolkit.pipeline.apart import package_apart
 from toolkit.pipeline.bisect import Bisection, bisect_passes
 from toolkit.pipeline.distil_report import DistilReport
 from toolkit.pipeline.distilling import Distillation, distil, plan_distillation
@@ -34,6 +35,7 @@ __all__ = [
     "make_plan",
     "make_soup_of",
     "measure_sensitivity",
+    "package_apart",
     "plan_distillation",
     "prove_bundle",
     "publish_path",

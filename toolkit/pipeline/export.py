@@ -23,9 +23,11 @@ from toolkit.parity import ParityReport
 from toolkit.pipeline.distilled import train_students
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
+from toolkit.pipeline.labels import write_labels
 from toolkit.pipeline.neurons import settle_neurons
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
+from toolkit.pipeline.quantised import quantise_graph
 from toolkit.pipeline.tokenizer import copy_tokenizer
 from toolkit.pipeline.writing import write_record
 from toolkit.progress import Progress, silent
@@ -82,6 +84,7 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         plan, model, passes, experts = _build_graph(plan, draft.folder, progress)
         plan, skipped, neurons = settle_neurons(plan, model.path, progress)
         passes += skipped
+        quantised = quantise_graph(plan, model.path, progress)
         if recipe.target != "onnx":
             refuse(model.path, recipe.target, tuple(plan.shapes))
         report = prove_plan(plan, model.path, progress)
@@ -89,8 +92,9 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         build = report.passed and unbuilt is None
         engine = _build_engine(plan, model, draft.folder, progress) if build else None
         copy_tokenizer(plan, draft.folder)
+        write_labels(plan, draft.folder)
         manifest = write_record(
-            plan, model, report, engine, passes, draft.folder, out, experts, neurons
+            plan, model, report, engine, passes, draft.folder, out, experts, neurons, quantised
         )
         failed = out.with_name(out.name + ".failed")
         if not report.passed:

@@ -21,6 +21,7 @@ from toolkit.pipeline.detection import detection_floor
 from toolkit.pipeline.halves import half_precision, prove_widened
 from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.proof_cases import proof_cases
+from toolkit.pipeline.quantised import low_precision_report
 from toolkit.pipeline.reference import (
     baseline_runners,
     output_specs,
@@ -60,18 +61,14 @@ def prove_plan(
     static = check_files(graph, plan.inputs)
     exact, notes = reference_precision(plan)
     lacking = unsupported(precision, runtime)
-    options = ParityOptions(
-        tolerance=Tolerance().tightened(**recipe.parity.tolerance.stated()),
-        precision=precision,
-        seconds=recipe.parity.budget if seconds is None else seconds,
-        inputs=plan.inputs,
-        notes=notes,
-        causal=is_causal(plan),
-    )
+    options = _options(plan, notes, seconds)
 
     def told(what: str, done: int, total: int) -> None:
         progress(f"prove: {what}", done, total)
 
+    if recipe.export.low is not None:
+        report = low_precision_report(plan, graph, exact, options, runtime, told)
+        return report.with_files(static, hash_files(graph))
     with (
         Watching(plan) as watching,
         half_precision(plan, runtime, exact, progress, watching) as halves,
@@ -94,6 +91,18 @@ def prove_plan(
         report = report.with_note(f"the routing of experts was not observed in {names}")
     report = _without_run(report, precision, lacking) if lacking else report
     return report.with_files(static, hash_files(graph))
+
+
+def _options(plan: Plan, notes: tuple[str, ...], seconds: float | None) -> ParityOptions:
+    parity = plan.recipe.parity
+    return ParityOptions(
+        tolerance=Tolerance().tightened(**parity.tolerance.stated()),
+        precision=plan.recipe.export.arithmetic,
+        seconds=parity.budget if seconds is None else seconds,
+        inputs=plan.inputs,
+        notes=notes,
+        causal=is_causal(plan),
+    )
 
 
 def _without_run(report: ParityReport, precision: str, lacking: str) -> ParityReport:

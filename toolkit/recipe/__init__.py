@@ -34,13 +34,9 @@ from toolkit.recipe.models import (
     StackSpec,
 )
 from toolkit.recipe.problems import Problem, recipe_error
+from toolkit.recipe.proving import ParitySettings, duration
 from toolkit.recipe.recipe import Recipe
-from toolkit.recipe.settings import (
-    Input,
-    ParitySettings,
-    PassSettings,
-    duration,
-)
+from toolkit.recipe.settings import Input, PassSettings
 from toolkit.recipe.shapes import check_shapes
 from toolkit.recipe.stacks import Feed
 

@@ -16,7 +16,8 @@ from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.models import MAX_MODEL_DEPTH, EnsembleModel, Model, StackModel
 from toolkit.recipe.names import resolved_model, walk
 from toolkit.recipe.problems import Location, Problem, dotted, shown
-from toolkit.recipe.settings import Input, ParitySettings, PassSettings, Range, Seed
+from toolkit.recipe.proving import ParitySettings
+from toolkit.recipe.settings import Input, PassSettings, Range, Seed
 from toolkit.recipe.shapes import check_shapes
 
 __all__ = ["Recipe"]
