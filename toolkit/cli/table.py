@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "bench": Command("toolkit.cli.bench", "How fast a bundle is, alone, against another, served"),
     "package": Command("toolkit.cli.package", "Make a Triton model repository, or check one"),
     "serve": Command("toolkit.cli.serve", "Start your Triton on a bundle, for development"),
-    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
+    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, bundle, recipe, plan"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),
     "schema": Command("toolkit.cli.schema", "JSON Schema of the recipe, for editors"),
 }
