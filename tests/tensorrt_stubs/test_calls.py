@@ -8,7 +8,8 @@ import types
 
 import pytest
 
-from tests.tensorrt_stubs.scenarios import SCENARIOS, SOURCES, Code
+from tests.tensorrt_stubs.playing import Code
+from tests.tensorrt_stubs.scenarios import SCENARIOS, SOURCES
 from tests.tensorrt_stubs.surface import rows
 from toolkit.engine import (
     configuring,
