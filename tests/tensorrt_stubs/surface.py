@@ -22,6 +22,8 @@ PROTOCOLS = tuple(
     for title in module.__all__
     if isinstance(getattr(module, title), type)
 )
+HOMES = {module.__name__ for module in (*MODULES, api_reading, enums)}
+"""Where their members are written out."""
 _MEMBERS = {api.Member, tensorrt_api.Member}
 
 _RTX, _LATER = "Rtx", "Later"

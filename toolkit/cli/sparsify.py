@@ -15,6 +15,36 @@ if TYPE_CHECKING:
 __all__ = ["sparsify_command"]
 
 
+_Method = Annotated[
+    Optional[str],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
+    typer.Option(
+        help="magnitude, wanda or second-order [default: second-order with --calibration, "
+        "otherwise magnitude].",
+        show_default=False,
+    ),
+]
+_Calibration = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Real inputs: arrays in .npz, texts in .jsonl.", metavar="FILE"),
+]
+_Evaluate = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="Inputs to judge by before and after: .jsonl for perplexity, .npz with 'label' "
+        "for accuracy.",
+        metavar="FILE",
+    ),
+]
+_Layers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Pattern of tensors to prune; may be repeated [default: *]."),
+]
+_Skip = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Pattern of tensors to leave [default: embeddings, heads, routers]."),
+]
+
+
 def sparsify_command(
     checkpoint: Annotated[
         Path, typer.Argument(help="A model folder or a .safetensors file.", metavar="CHECKPOINT")
@@ -23,34 +53,11 @@ def sparsify_command(
     pattern: Annotated[
         str, typer.Option(help="N:M, at most N of M neighbours are kept.", metavar="N:M")
     ] = "2:4",
-    method: Annotated[
-        Optional[str],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
-        typer.Option(
-            help="magnitude, wanda or second-order [default: second-order with --calibration, "
-            "otherwise magnitude].",
-            show_default=False,
-        ),
-    ] = None,
-    calibration: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Real inputs: arrays in .npz, texts in .jsonl.", metavar="FILE"),
-    ] = None,
-    evaluate: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            help="Inputs to judge by before and after: .jsonl for perplexity, .npz with 'label' "
-            "for accuracy.",
-            metavar="FILE",
-        ),
-    ] = None,
-    layers: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Pattern of tensors to prune; may be repeated [default: *]."),
-    ] = None,
-    skip: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Pattern of tensors to leave [default: embeddings, heads, routers]."),
-    ] = None,
+    method: _Method = None,
+    calibration: _Calibration = None,
+    evaluate: _Evaluate = None,
+    layers: _Layers = None,
+    skip: _Skip = None,
     factory: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="For a file: the module:callable that its weights are of."),
