@@ -9,7 +9,6 @@ __all__ = [
     "Inspection",
     "Section",
     "engine_facts",
-    "engine_needs",
     "inspect_path",
     "inspect_zeros",
 ]
