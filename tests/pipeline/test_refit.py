@@ -11,9 +11,17 @@ from safetensors.torch import save_file
 
 import graphs
 from tests.workshop import RECIPE, weights, write_recipe
-from toolkit.bundle import EngineRecord, Manifest, hash_file, open_bundle
+from toolkit.bundle import (
+    Bundle,
+    EngineRecord,
+    Manifest,
+    QuantisationRecord,
+    hash_file,
+    open_bundle,
+)
 from toolkit.errors import CapabilityError, RefitError, ToolkitError
 from toolkit.pipeline import RefitOptions, export_recipe, prove_bundle, refit_bundle
+from toolkit.pipeline.refit import _check_kind as check_kind
 from toolkit.recipe import load_recipe
 
 
@@ -122,6 +130,14 @@ def test_old_weights_that_are_gone_are_told_and_exported_afresh_if_asked(shop):
     outcome, replaced = refitted(shop, reexport=True)
     assert outcome.report.passed
     assert replaced is None
+
+
+def test_a_graph_that_follows_from_its_weights_is_refused(shop):
+    path = shop.parent / "bundle" / "manifest.json"
+    quantised = QuantisationRecord.model_construct()
+    manifest = Manifest.read(path).model_copy(update={"quantisation": quantised})
+    with pytest.raises(RefitError, match="was quantised, which was decided by its old weights"):
+        check_kind(Bundle(shop.parent / "bundle", manifest))
 
 
 def with_engine(shop, **options):

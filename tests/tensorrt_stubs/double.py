@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
-from tests.tensorrt_stubs.surface import MODULES
+from tests.tensorrt_stubs.surface import HOMES
 from toolkit.engine import api
 
 __all__ = ["Call", "made"]
@@ -25,7 +25,6 @@ _ENUMERATIONS = (
     api.TensorIOMode, api.LayerInformationFormat,
 )  # fmt: skip
 _LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
-_OURS = {module.__name__ for module in MODULES}
 
 
 class Member:
@@ -77,7 +76,7 @@ class Recorder:
         body: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for base in reversed(protocol.__mro__):
-            if base.__module__ not in _OURS:
+            if base.__module__ not in HOMES:
                 continue
             settings.update(inspect.get_annotations(base))
             for name, value in vars(base).items():

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import get_type_hints
 
-from toolkit.engine import api, refit_api
+from toolkit.engine import api, api_reading, enums, refit_api
 from toolkit.runtime import tensorrt_api
 
-__all__ = ["LOOKUP", "MODULES", "PROTOCOLS", "Row", "broken", "rows"]
+__all__ = ["HOMES", "LOOKUP", "MODULES", "PROTOCOLS", "Row", "broken", "rows"]
 
 MODULES = (tensorrt_api, api, refit_api)
 """Where protocols stand: of running, of building and of refitting."""
@@ -20,6 +20,8 @@ PROTOCOLS = tuple(
     for title in module.__all__
     if isinstance(getattr(module, title), type)
 )
+HOMES = {module.__name__ for module in (*MODULES, api_reading, enums)}
+"""Where their members are written out."""
 _MEMBERS = {api.Member, tensorrt_api.Member}
 
 _RTX, _LATER = "Rtx", "Later"
@@ -94,7 +96,7 @@ def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
 
 def _wanted(protocol: type, name: str) -> bool:
     """A protocol's own ``__init__`` is Python's where it is not written out."""
-    ours = vars(protocol)[name].__module__ in {module.__name__ for module in MODULES}
+    ours = vars(protocol)[name].__module__ in HOMES
     return ours and (not name.startswith("__") or name in {"__init__", "__int__"})
 
 

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, Command] = {
     "soup": Command("toolkit.cli.soup", "Average fine-tunes, chosen by a held-out score"),
     "distill": Command("toolkit.cli.distill", "Teach a small model what an ensemble says"),
     "fit-gate": Command("toolkit.cli.fit_gate", "Fit an ensemble's weights or gate to data"),
+    "sparsify": Command("toolkit.cli.sparsify", "Prune a checkpoint to N of M weights (2:4)"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
@@ -31,7 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "bench": Command("toolkit.cli.bench", "How fast a bundle is, alone, against another, served"),
     "package": Command("toolkit.cli.package", "Make a Triton model repository, or check one"),
     "serve": Command("toolkit.cli.serve", "Start your Triton on a bundle, for development"),
-    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
+    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, bundle, recipe, plan"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),
     "schema": Command("toolkit.cli.schema", "JSON Schema of the recipe, for editors"),
 }

@@ -16,8 +16,11 @@ from toolkit.pipeline.refit import RefitOptions, refit_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
 from toolkit.pipeline.sensitivity import Sensitivity, measure_sensitivity
 from toolkit.pipeline.soups import make_soup_of
+from toolkit.pipeline.sparse_source import SKIPPED, SparseSource
+from toolkit.pipeline.sparsifying import SparseOptions, SparseReport, sparsify
 
 __all__ = [
+    "SKIPPED",
     "Bisection",
     "DistilReport",
     "Distillation",
@@ -28,6 +31,9 @@ __all__ = [
     "RefitOptions",
     "SavedCase",
     "Sensitivity",
+    "SparseOptions",
+    "SparseReport",
+    "SparseSource",
     "bisect_passes",
     "distil",
     "explain_bundle",
@@ -44,4 +50,5 @@ __all__ = [
     "refit_bundle",
     "save_case",
     "soup_members",
+    "sparsify",
 ]

@@ -84,6 +84,7 @@ def refit_bundle(
     old = bundle_plan(bundle, allow_code=options.allow_code, root=options.root)
     new = _new_plan(bundle, old, options)
     try:
+        _check_kind(bundle)
         _check_sources(bundle, old)
         require_same(old, new)
         return _refitted(bundle, old, new, out, options, progress)
@@ -104,6 +105,22 @@ def _new_plan(bundle: Bundle, old: Plan, options: RefitOptions) -> Plan:
     root = options.root or models_root(bundle)
     recipe = with_checkpoint(bundle, old.recipe, path, root, options.member, allow_code=code)
     return make_plan(recipe, root)
+
+
+def _check_kind(bundle: Bundle) -> None:
+    """Refuse a graph whose nodes follow from what the weights are.
+
+    Raises:
+        RefitError: If it is one.
+    """
+    manifest = bundle.manifest
+    if manifest.quantisation is not None or manifest.neurons is not None:
+        what = "was quantised" if manifest.quantisation else "leaves neurons out"
+        raise RefitError(
+            f"{bundle.folder} {what}, which was decided by its old weights, wanted a graph that "
+            "does not depend on them",
+            hint=AGAIN,
+        )
 
 
 def _check_sources(bundle: Bundle, plan: Plan) -> None:
