@@ -11,7 +11,7 @@ from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.writing import source_records
 from toolkit.recipe import load_recipe
 
-__all__ = ["bundle_plan", "check_unchanged"]
+__all__ = ["bundle_plan", "check_unchanged", "models_root"]
 
 
 def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None = None) -> Plan:
@@ -26,7 +26,7 @@ def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None =
         BundleError: If the folder with the models is gone.
         ToolkitError: If the recipe cannot be resolved.
     """
-    place = root or _models_root(bundle)
+    place = root or models_root(bundle)
     recipe = load_recipe(bundle.folder / "recipe.yaml", allow_code=allow_code, root=place)
     return make_plan(recipe, place)
 
@@ -46,7 +46,7 @@ def check_unchanged(bundle: Bundle, plan: Plan) -> None:
             )
 
 
-def _models_root(bundle: Bundle) -> Path:
+def models_root(bundle: Bundle) -> Path:
     """The folder the recipe's paths start from, found relative to the bundle.
 
     Raises:
