@@ -14,9 +14,11 @@ from graphs.errors import GraphError
 if TYPE_CHECKING:
     from graphs.apart import write_combination
     from graphs.comparing import Difference, differences
+    from graphs.counting import Census, Origin, census, origins
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
+    from graphs.halves import half_misfit
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer
@@ -42,8 +44,12 @@ if TYPE_CHECKING:
     from graphs.passes.mixed_precision import MixedPrecision
     from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
     from graphs.passes.skip_gated_members import SkipGatedMembers
+    from graphs.passes.skip_silent_neurons import SkipSilentNeurons
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
+    from graphs.patching import WeightPatch
     from graphs.rewriting import rewrite
+    from graphs.silent.cutting import cut_silent
+    from graphs.silent.layers import SilentLayer, silent_layers
     from graphs.tensorrt.checking import Violation, check_tensorrt, is_known_version
     from graphs.tree import (
         Combination,
@@ -62,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACTS",
     "PASSES",
+    "Census",
     "Combination",
     "Contract",
     "DeduplicateInitializers",
@@ -87,11 +94,14 @@ __all__ = [
     "MixedPrecision",
     "NearMiss",
     "NodeOutline",
+    "Origin",
     "Outline",
     "Pass",
     "PassReport",
     "RemoveUnusedNodes",
+    "SilentLayer",
     "SkipGatedMembers",
+    "SkipSilentNeurons",
     "Stack",
     "StripExporterMetadata",
     "TensorInfo",
@@ -99,19 +109,25 @@ __all__ = [
     "Tree",
     "Violation",
     "WatchedRouter",
+    "WeightPatch",
     "Weights",
+    "census",
     "check_tensorrt",
     "cut_experts",
+    "cut_silent",
     "describe",
     "differences",
     "expert_layers",
     "expose",
     "fuse",
+    "half_misfit",
     "is_known_version",
     "lift",
+    "origins",
     "outline",
     "rewrite",
     "round_constants",
+    "silent_layers",
     "watch_routers",
     "widen",
     "write_combination",
@@ -119,7 +135,11 @@ __all__ = [
 
 _HOMES = {
     "CONTRACTS": "graphs.ops",
+    "Census": "graphs.counting",
     "Contract": "graphs.ops",
+    "Origin": "graphs.counting",
+    "census": "graphs.counting",
+    "origins": "graphs.counting",
     "PASSES": "graphs.passes",
     "NearMiss": "graphs.near_miss",
     "Pass": "graphs.passes.base",
@@ -137,6 +157,7 @@ _HOMES = {
     "MixedPrecision": "graphs.passes.mixed_precision",
     "RemoveUnusedNodes": "graphs.passes.remove_unused_nodes",
     "SkipGatedMembers": "graphs.passes.skip_gated_members",
+    "SkipSilentNeurons": "graphs.passes.skip_silent_neurons",
     "StripExporterMetadata": "graphs.passes.strip_exporter_metadata",
     "Description": "graphs.description",
     "TensorInfo": "graphs.description",
@@ -146,6 +167,8 @@ _HOMES = {
     "Exposure": "graphs.exposing",
     "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
+    "half_misfit": "graphs.halves",
+    "WeightPatch": "graphs.patching",
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
@@ -156,6 +179,9 @@ _HOMES = {
     "Outline": "graphs.outlining",
     "outline": "graphs.outlining",
     "Weights": "graphs.weights",
+    "SilentLayer": "graphs.silent.layers",
+    "silent_layers": "graphs.silent.layers",
+    "cut_silent": "graphs.silent.cutting",
     "Violation": "graphs.tensorrt.checking",
     "check_tensorrt": "graphs.tensorrt.checking",
     "is_known_version": "graphs.tensorrt.checking",

@@ -28,6 +28,7 @@ from graphs.contracts import (
 )
 from graphs.gated_ops import GATED
 from graphs.moe_ops import MOE
+from graphs.native_ops import TRT_MOE
 
 __all__ = ["CONTRACTS", "DOMAIN", "MIN_OPSET", "VERSION", "Attribute", "Contract", "Parameter"]
 
@@ -92,5 +93,6 @@ CONTRACTS: Mapping[str, Contract] = {
         ),
         *GATED,
         *MOE,
+        TRT_MOE,
     )
 }

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from toolkit.errors import RecipeError
 
@@ -171,6 +171,13 @@ class Engine:
         inputs: The network's inputs, read back after parsing.
         outputs: Likewise its outputs; a dimension the parser has no name for is ``NAME_AXIS``.
         profiles: Names of its optimization profiles, in order; empty is one without a name.
+        kinds: Layers of that network by TensorRT's name of their type.
+        dtypes: Their outputs by type of data.
+        conditionals: How many of them decide which branch runs.
+        options: What was asked for beside the defaults.
+        carries_plugins: Whether the plugin library lies in the plan.
+        timing_cache: The file, and its bytes before and after; None where there is none.
+        notes: What a user should know.
         ranges: The range of each dimension in every profile, in the same order.
         plugin: What runs gating and dispatch of experts; see ``EngineOptions``.
     """
@@ -184,5 +191,12 @@ class Engine:
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     profiles: tuple[str, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    dtypes: Mapping[str, int] = field(default_factory=dict)
+    conditionals: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    carries_plugins: bool = False
+    timing_cache: tuple[str, int, int] | None = None
+    notes: tuple[str, ...] = ()
     ranges: tuple[Shapes, ...] = ()
     plugin: str = "none"

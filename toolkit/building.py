@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from toolkit.artifacts import DimRange, Engine, Shapes
 from toolkit.bundle import (
@@ -20,8 +21,16 @@ from toolkit.bundle import (
 from toolkit.engine import TITLES, EngineOptions, Flavour, build_engine, refuse
 from toolkit.errors import BundleError, EngineError, ToolkitError
 from toolkit.progress import Progress, silent
+from toolkit.recipe import EngineSettings, engine_options, load_recipe, size_in_bytes
 
-__all__ = ["build_path", "parse_profiles", "parse_shapes", "target_of"]
+__all__ = [
+    "build_path",
+    "options_for",
+    "parse_memory",
+    "parse_profiles",
+    "parse_shapes",
+    "target_of",
+]
 
 PLAN = "model.plan"
 
@@ -65,6 +74,39 @@ def parse_profiles(texts: Sequence[str]) -> dict[str, Shapes]:
             )
         ranges.setdefault(name, []).append(span)
     return {name: parse_shapes(spans) for name, spans in ranges.items()}
+
+
+def parse_memory(texts: Sequence[str]) -> dict[str, int]:
+    """Limits such as ``workspace=512MiB``.
+
+    Raises:
+        ToolkitError: If a text is none.
+    """
+    found: dict[str, int] = {}
+    for text in texts:
+        pool, equals, size = text.partition("=")
+        if not equals:
+            raise ToolkitError(
+                f"found the memory {text!r}, wanted POOL=SIZE", hint="for example workspace=512MiB"
+            )
+        found[pool] = size_in_bytes(size)
+    return found
+
+
+def options_for(path: Path, flavour: Flavour, stated: Mapping[str, Any]) -> EngineOptions:
+    """How to build: as the bundle's recipe says, and in its place what is stated.
+
+    What the recipe says for another flavour, and this one lacks, is left out.
+
+    Raises:
+        ToolkitError: If the recipe cannot be read, or what is stated cannot be had.
+    """
+    settings = EngineSettings(profiles={}, memory={})
+    recipe = path / "recipe.yaml"
+    if recipe.is_file():
+        # It was checked when the bundle was made; building runs none of its code.
+        settings = load_recipe(recipe, allow_code=True, check_files=False).engine
+    return engine_options(settings, flavour, stated)
 
 
 def target_of(path: Path, target: Flavour | None) -> Flavour:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Progress", "silent"]
+__all__ = ["DETAIL", "Progress", "silent"]
+
+DETAIL = " · "
 
 # (what is being done, steps done, steps in all); a total of 0 means the number is not known.
+# What stands behind DETAIL in the first changes while the thing goes on: how fast, how long yet.
 Progress = Callable[[str, int, int], None]
 
 

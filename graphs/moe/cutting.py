@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,32 @@ from graphs.errors import GraphError
 from graphs.moe.blocks import ExpertBlock
 from graphs.moe.experts import ready_blocks
 from graphs.moe.routing import dispatched, operator
+from graphs.passes.base import Pass
 
 __all__ = ["cut_experts"]
 
 _TOKENS = "tokens"
 
 
-def cut_experts(path: Path, name: str, out: Path) -> None:
+def cut_experts(path: Path, name: str, out: Path, first: Sequence[Pass] = ()) -> None:
     """Write one layer alone: ``x`` [T, D] and ``logits`` [T, E] in, ``y`` [T, U] out.
 
     Gating and the weighted sum are ours, softmax normalised over the chosen, whatever the model's
     are: what is measured by them is the experts. A layer that reads a row for every slot, as the
     last of experts of attention, takes ``ids`` [T, k] and gives ``y`` [T * k, U].
 
+    Args:
+        path: An ONNX file, which is only read.
+        name: Of the layer, as ``expert_layers`` has it.
+        out: The file to write.
+        first: Passes that are applied in memory before, as to ``expert_layers``.
+
     Raises:
         GraphError: If the file cannot be used or has no such layer.
     """
     model = store.load(path)
+    for step in first:
+        step.apply(model)
     blocks, _ = ready_blocks(model.graph)
     block = next((block for block in blocks if block.name == name), None)
     if block is None:

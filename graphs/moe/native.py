@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,12 @@ from graphs.dims import dims_of
 from graphs.moe.activations import Activation, activation_of
 from graphs.moe.blocks import ExpertBlock
 from graphs.moe.routing import dispatcher_of
-from graphs.moe.slabs import Slab, slab_of
+from graphs.moe.slabs import slab_of
+from graphs.moe.slot_sums import arranged, replace_sum, sum_of_slots
 
 __all__ = ["to_native"]
 
 _DOMAIN = "com.microsoft"
-_MOVES = {"Reshape", "Cast", "Identity", "Unsqueeze", "Squeeze", "Expand"}
 
 
 def to_native(block: ExpertBlock, model: ir.Model) -> str | None:
@@ -39,46 +39,12 @@ def to_native(block: ExpertBlock, model: ir.Model) -> str | None:
     activation = activation_of(block)
     if activation is None:
         return "its activation is not one of the operator's"
-    total = _sum_of_slots(block, gating.outputs[0])
-    if total is None:
+    found = sum_of_slots(block)
+    if found is None or found[1] is not gating.outputs[0]:
         return "what its slots are summed up by is not found"
-    _put(block, gating, activation, total, model.graph)
+    _put(block, gating, activation, found[0], model.graph)
     model.graph.opset_imports[_DOMAIN] = 1
     return None
-
-
-def _sum_of_slots(block: ExpertBlock, weights: ir.Value) -> ir.Value | None:
-    """The value [T, H] that is the weighted sum over each token's slots."""
-    value, weighed = block.output, False
-    while True:
-        uses = list(value.uses())
-        if len(uses) != 1 or value.is_graph_output():
-            return None
-        node, place = uses[0].node, uses[0].idx
-        if node.op_type == "Mul" and not weighed:
-            other = node.inputs[1 - place]
-            if other is None or _moved(other) is not weights:
-                return None
-            weighed = True
-        elif node.op_type == "ReduceSum" and weighed:
-            axes = None if len(node.inputs) < 2 or node.inputs[1] is None else node.inputs[1]
-            tensor = None if axes is None else ir.convenience.get_const_tensor(axes)
-            summed = tensor is not None and tensor.numpy().tolist() == [1]
-            return (
-                node.outputs[0] if summed and not node.attributes.get_int("keepdims", 1) else None
-            )
-        elif node.op_type not in _MOVES:
-            return None
-        value = node.outputs[0]
-
-
-def _moved(value: ir.Value) -> ir.Value:
-    """What a value is another shape of."""
-    node = value.producer()
-    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
-        value = node.inputs[0]
-        node = value.producer()
-    return value
 
 
 def _put(
@@ -118,12 +84,7 @@ def _put(
         factor = added.constant("scale", np.array(scale, np.float32))
         dims = () if total.shape is None else dims_of(total.shape)
         result = added.node("scaled", "Mul", [result, factor], ir.DataType.FLOAT, dims)
-    total.replace_all_uses_with(result, replace_graph_outputs=True)
-    last = total.producer()
-    assert last is not None
-    name = total.name
-    graph.remove(last, safe=True)
-    result.name = name
+    replace_sum(total, result, graph)
 
 
 def _stored(value: ir.Value | None, interleave: bool, graph: ir.Graph) -> ir.Value:
@@ -137,27 +98,16 @@ def _stored(value: ir.Value | None, interleave: bool, graph: ir.Graph) -> ir.Val
     assert tensor is not None
     sizes = list(tensor.shape.numpy())
     shape = [sizes[0], sizes[2], sizes[1]] if slab.transposed else sizes
-    name = f"{slab.value.name}.interleaved" if interleave else f"{slab.value.name}.transposed"
-    if name in graph.initializers:
-        return graph.initializers[name]
-    made = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype))
-    made.const_value = ir.LazyTensor(
-        _reordered(slab, interleave, name), tensor.dtype, ir.Shape(shape), name=name
-    )
-    graph.register_initializer(made)
-    return made
+    label = "interleaved" if interleave else "transposed"
+    return arranged(slab, label, shape, partial(_reordered, slab.transposed, interleave), graph)
 
 
-def _reordered(slab: Slab, interleave: bool, name: str) -> Callable[[], ir.TensorProtocol]:
-    def make() -> ir.TensorProtocol:
-        tensor = slab.value.const_value
-        assert tensor is not None
-        array: npt.NDArray[np.generic] = tensor.numpy()
-        if slab.transposed:
-            array = array.swapaxes(1, 2)
-        if interleave:
-            half = array.shape[1] // 2
-            array = np.stack([array[:, :half], array[:, half:]], axis=2).reshape(array.shape)
-        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=name)
-
-    return make
+def _reordered(
+    transposed: bool, interleave: bool, array: npt.NDArray[np.generic]
+) -> npt.NDArray[np.generic]:
+    if transposed:
+        array = array.swapaxes(1, 2)
+    if interleave:
+        half = array.shape[1] // 2
+        array = np.stack([array[:, :half], array[:, half:]], axis=2).reshape(array.shape)
+    return array

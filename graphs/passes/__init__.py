@@ -19,6 +19,7 @@ from graphs.passes.find_moe_blocks import FindMoeBlocks
 from graphs.passes.mixed_precision import MixedPrecision
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 from graphs.passes.skip_gated_members import SkipGatedMembers
+from graphs.passes.skip_silent_neurons import SkipSilentNeurons
 from graphs.passes.strip_exporter_metadata import StripExporterMetadata
 
 __all__ = ["PASSES", "NearMiss", "Pass", "PassReport"]
@@ -36,5 +37,6 @@ PASSES: Mapping[str, type[Pass]] = {
     MixedPrecision.name: MixedPrecision,
     RemoveUnusedNodes.name: RemoveUnusedNodes,
     SkipGatedMembers.name: SkipGatedMembers,
+    SkipSilentNeurons.name: SkipSilentNeurons,
     StripExporterMetadata.name: StripExporterMetadata,
 }

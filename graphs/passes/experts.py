@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -16,6 +16,7 @@ from graphs.moe.layers import layer_of, record
 from graphs.moe.native import to_native
 from graphs.moe.slabs import Slabs
 from graphs.moe.sorted_rows import to_conditionals, to_rows
+from graphs.moe.tensorrt_native import to_tensorrt_native
 from graphs.passes.base import NearMiss, PassReport
 from graphs.passes.remove_unused_nodes import RemoveUnusedNodes
 
@@ -126,21 +127,32 @@ class ExpertsToBatched(_ExpertsPass):
     lower: ClassVar[_Lowering] = staticmethod(to_batched)
 
 
+@dataclass(frozen=True)
 class ExpertsToNative(_ExpertsPass):
-    """One ``com.microsoft.MoE``, ONNX Runtime's own operator, for gating, experts and sum.
+    """One node of a runtime's own operator for the experts and their sum.
 
-    It exists for float32 on the CPU, softmax routing, and SiLU, ReLU or gated SiLU activations. A
-    block that it cannot compute is lowered as by ``experts_to_rows`` and reported.
+    For ONNX Runtime that is ``com.microsoft.MoE``, which gates as well: float32 on the CPU, softmax
+    routing, and SiLU, ReLU or gated SiLU activations. For TensorRT it is ``TRT_MoE``, with any
+    router, gated SiLU and no biases: the MoE layer of TensorRT 11 and later, documented for compute
+    capability 10.0, 10.3 and 11.0; earlier versions and ONNX Runtime run the body that the graph
+    defines for it, all experts on all tokens. A block that the operator cannot compute is lowered
+    as by ``experts_to_rows`` and reported.
+
+    Attributes:
+        runtime: Whose operator.
     """
 
     name: ClassVar[str] = "experts_to_native"
     lower: ClassVar[_Lowering] = staticmethod(to_rows)
 
+    runtime: Literal["onnxruntime", "tensorrt"] = "onnxruntime"
+
     def rewrite(
         self, block: ExpertBlock, model: ir.Model, slabs: Slabs, misses: list[NearMiss]
     ) -> None:
         """Rows where the operator does not fit."""
-        reason = to_native(block, model)
+        native = to_native if self.runtime == "onnxruntime" else to_tensorrt_native
+        reason = native(block, model)
         if reason is not None:
             misses.append(NearMiss(block.name, f"{reason}: on its rows instead"))
             super().rewrite(block, model, slabs, misses)

@@ -117,6 +117,8 @@ def _call(node: ir.Node, function: ir.Function, inner: bool) -> Iterator[Found]:
     if len(node.inputs) != len(function.inputs):
         found = f"{len(node.inputs)} inputs, and the function has {len(function.inputs)}"
         yield "function-inputs", name, node.op_type, found
+    if node.op_type == "TRT_MoE":
+        yield "native-moe", name, node.op_type, "TensorRT's own layer of experts"
     handed = [key for key, attribute in node.attributes.items() if attribute.is_ref()]
     if inner and handed and any(_refers(below) for below in function):
         yield "function-attribute", name, node.op_type, f"attribute {handed[0]!r} is handed on"

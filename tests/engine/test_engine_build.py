@@ -16,7 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 import graphs
 from toolkit.artifacts import DimRange, OnnxModel, TensorSpec
 from toolkit.engine import EngineOptions, build_engine
-from toolkit.engine.network import _configure
+from toolkit.engine.choices import SWITCHES
+from toolkit.engine.configuring import configure
+from toolkit.engine.requirements import device_capability
 from toolkit.errors import EngineError
 
 pytestmark = pytest.mark.rtx
@@ -138,7 +140,7 @@ def test_external_data_is_found_beside_the_model(
 
 def test_named_architectures_are_built_for(tmp_path: Path) -> None:
     options = EngineOptions(
-        compute_capabilities=("8.9", "12.0"), workspace_bytes=1 << 28, optimization_level=1
+        compute_capabilities=("8.9", "12.0"), memory={"workspace": 1 << 28}, optimization_level=1
     )
     engine = build_engine(built(mlp("batch"), tmp_path), BATCH, options, tmp_path / "model.plan")
     assert engine.compute_capabilities == ("8.9", "12.0")
@@ -219,6 +221,58 @@ def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     assert error.hint == "leave compute capability 7.5 out, or export in float16"
 
 
+def test_what_rtx_takes_is_built_and_kept(tmp_path: Path) -> None:
+    options = EngineOptions(
+        memory={"workspace": 1 << 26, "tactic_shared_memory": 1 << 15}, aux_streams=0, sparse=True,
+        weight_streaming=True, profiling_verbosity="detailed", optimization_level=2, tf32=True,
+    )  # fmt: skip
+    engine = build_engine(built(mlp("batch"), tmp_path), BATCH, options, tmp_path / "model.plan")
+    assert engine.options == {
+        "memory": {"workspace": 1 << 26, "tactic_shared_memory": 1 << 15}, "aux_streams": 0,
+        "sparse": True, "weight_streaming": True, "profiling_verbosity": "detailed",
+        "optimization_level": 2, "tf32": True,
+    }  # fmt: skip
+    assert engine.kinds == {"ACTIVATION": 1, "CONSTANT": 2, "MATRIX_MULTIPLY": 2}
+    assert (engine.dtypes, engine.conditionals, engine.notes) == ({"float32": 5}, 0, ())
+
+
+@pytest.mark.parametrize("asked", [{"refit": "any"}, {"strip_weights": True}])
+def test_without_a_driver_weights_cannot_be_refitted_and_the_error_says_why(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    """So it is in 1.7.1; with a driver, or in a release that needs none, it builds."""
+    said = "built"
+    try:
+        build_engine(
+            built(mlp("batch"), tmp_path), BATCH, EngineOptions(**asked), tmp_path / "model.plan"
+        )
+    except EngineError as error:
+        assert device_capability() is None
+        said = error.hint
+    assert said == "built" or "build there, or leave refit and strip_weights out" in said
+
+
+def test_branches_that_differ_are_named_with_the_module_they_came_from(tmp_path: Path) -> None:
+    half = helper.make_node("Cast", ["x"], ["b"], to=TensorProto.FLOAT16)
+    kept = helper.make_node("Relu", ["x"], ["a"])
+    branches = {
+        "then_branch": helper.make_graph([kept], "t", [], [value("a", "batch", 8)]),
+        "else_branch": helper.make_graph(
+            [half], "e", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT16, None)]
+        ),
+    }
+    choose = helper.make_node("If", ["c"], ["y"], name="a/router/If", **branches)
+    for key, said in (("member", "a"), ("module", "router")):
+        choose.metadata_props.append(onnx.StringStringEntryProto(key=key, value=said))
+    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    error = failure(
+        model([choose], [value("x", "batch", 8), condition], value("y", "batch", 8)), tmp_path
+    )
+    assert "(If): " in error.message
+    assert error.message.endswith("; a/router/If is member a, module router")
+    assert "both branches of an If need as many outputs" in error.hint
+
+
 def test_a_graph_that_segfaults_the_builder_is_an_error_message(tmp_path: Path) -> None:
     """NVIDIA's builder of 1.7 dies on this graph; a release that takes it would build it."""
     path, plan = built(slice_in_if(), tmp_path), tmp_path / "model.plan"
@@ -243,20 +297,30 @@ def test_a_fused_ensemble_with_its_functions_builds(tmp_path: Path, kind: str) -
     assert engine.inputs == (TensorSpec("x", "float32", ("batch", 8)),)
 
 
-@pytest.mark.parametrize("tf32", [False, True])
-def test_the_builder_gets_the_options(tf32: bool) -> None:
+def test_the_builder_gets_the_options() -> None:
+    """Read back from a real configuration, of which a double knows only what it is told."""
     trt = importlib.import_module("tensorrt_rtx")
-    config = trt.Builder(trt.Logger()).create_builder_config()
-    request: Any = {
-        "tf32": tf32,
-        "workspace_bytes": 1 << 26,
-        "optimization_level": 1,
-        "compute_capabilities": ["12.0", "8.6"],
-    }
-    _configure(trt, config, request)
-    assert config.get_flag(trt.BuilderFlag.TF32) == tf32
-    assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 26
-    assert config.builder_optimization_level == 1
-    assert config.num_compute_capabilities == 2
-    chosen = [config.get_compute_capability(index).name for index in range(2)]
-    assert chosen == ["SM120", "SM86"]
+    flags = trt.BuilderFlag
+    for tf32 in (False, True):
+        config = trt.Builder(trt.Logger()).create_builder_config()
+        request: Any = {
+            "tf32": tf32, "memory": {"workspace": 1 << 26, "tactic_shared_memory": 1 << 14},
+            "optimization_level": 1, "aux_streams": 2, "refit": "any", "switches": list(SWITCHES),
+            "profiling_verbosity": "detailed", "hardware_compatibility": "none",
+            "compute_capabilities": ["12.0", "8.6"],
+        }  # fmt: skip
+        configure(trt, config, request)
+        assert config.get_flag(flags.TF32) == tf32
+        on = {name for name, flag in flags.__members__.items() if config.get_flag(flag)}
+        assert on - {"TF32"} == {
+            "REFIT", "STRIP_PLAN", "WEIGHT_STREAMING", "SPARSE_WEIGHTS", "VERSION_COMPATIBLE",
+            "EXCLUDE_LEAN_RUNTIME",
+        }  # fmt: skip
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) == 1 << 26
+        assert config.get_memory_pool_limit(trt.MemoryPoolType.TACTIC_SHARED_MEMORY) == 1 << 14
+        assert config.builder_optimization_level == 1
+        assert config.max_aux_streams == 2
+        assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+        assert config.num_compute_capabilities == 2
+        chosen = [config.get_compute_capability(index).name for index in range(2)]
+        assert chosen == ["SM120", "SM86"]

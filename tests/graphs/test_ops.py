@@ -14,6 +14,7 @@ from onnx import checker, helper
 
 from graphs.gated_ops import GATED
 from graphs.moe_ops import MOE
+from graphs.native_ops import TRT_MOE
 from graphs.ops import CONTRACTS, DOMAIN, VERSION
 from tests.graphs.models import (
     check_golden,
@@ -24,7 +25,7 @@ from tests.graphs.models import (
 )
 
 # With weights that a gate computes: test_gated_ops.py; of experts: test_moe_ops.py.
-OPERATORS = sorted(set(CONTRACTS) - {contract.name for contract in (*GATED, *MOE)})
+OPERATORS = sorted(set(CONTRACTS) - {contract.name for contract in (*GATED, *MOE, TRT_MOE)})
 FORMULAS = {"LinearInterpolation": linear, "LogLinearInterpolation": log_linear}
 KINDS = {np.float16: 10, np.float32: 1, np.float64: 11}
 

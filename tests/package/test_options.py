@@ -25,14 +25,14 @@ PAST = {
 }
 
 
-def with_engine(bundle, capability="9.0", ranges=(), plugin="none", flavour="tensorrt"):
+def with_engine(bundle, capability="9.0", ranges=(), flavour="tensorrt", **fields):
     """The bundle with a plan, as toolkit build leaves it."""
     (bundle / "model.plan").write_bytes(f"plan for {capability}".encode())
     manifest = Manifest.read(bundle / "manifest.json")
     engine = EngineRecord(
         flavour=flavour, version="10.9", compute_capabilities=(capability,), layers=3,
         profiles=tuple(f"p{number}" for number, _ in enumerate(ranges)), ranges=ranges,
-        plugin=plugin,
+        **fields,
     )  # fmt: skip
     files = {**manifest.files, "model.plan": hash_file(bundle / "model.plan")}
     manifest.model_copy(update={"engine": engine, "files": files}).write(bundle / "manifest.json")
@@ -141,11 +141,14 @@ def test_the_script_wants_the_plugin_of_a_plan_that_needs_it(make_bundle, tmp_pa
 
     assert "TOOLKIT_PLUGIN_LIBRARY names no file" in serve().stderr
     (tmp_path / "plugin.so").write_bytes(b"")
-    said = serve(
-        TOOLKIT_PLUGIN_LIBRARY=str(tmp_path / "plugin.so"), TRITON_VERSION_COMPATIBLE="1"
-    ).stdout.split("\n")
+    said = serve(TOOLKIT_PLUGIN_LIBRARY=str(tmp_path / "plugin.so")).stdout.split("\n")
     assert f"--backend-config=tensorrt,plugins={tmp_path / 'plugin.so'}" in said
-    assert "--backend-config=tensorrt,version-compatible=true" in said
+    allowed = "--backend-config=tensorrt,version-compatible=true"
+    assert allowed not in said
+    compatible = with_engine(make_bundle("later"), options={"version_compatible": True})
+    package_triton(compatible, tmp_path / "models")
+    said = serve(TOOLKIT_PLUGIN_LIBRARY=str(tmp_path / "plugin.so")).stdout.split("\n")
+    assert allowed in said
 
 
 def test_the_accelerator_has_the_graphs_precision_and_ranges(make_bundle, tmp_path):

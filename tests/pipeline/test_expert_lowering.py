@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from graphs import expert_layers
@@ -120,18 +122,47 @@ def test_a_layer_too_large_is_not_measured(folder, exported, monkeypatch):
 
 def test_an_operator_of_one_runtime_has_to_be_much_faster(exported, monkeypatch):
     layers = [(exported, layer) for layer in expert_layers(exported)]
-    seconds = {"conditionals": 1.1, "rows": 1.0, "dense": 3.0, "batched": 3.0, "native": 0.9}
+    seconds = {"conditionals": 1.1, "rows": 1.0, "dense": 3.0, "batched": 3.0, "native": 0.95}
     monkeypatch.setattr(
         "toolkit.pipeline.experts._times",
-        lambda _kind, names, _tokens: {name: [seconds[name]] for name in names},
+        lambda _kind, names, _tokens, _finding: {name: [seconds[name]] for name in names},
     )
     assert fastest_lowering(layers, [1], silent).lowering == "rows"
     seconds["native"] = 0.5
     assert fastest_lowering(layers, [1], silent).lowering == "native"
 
 
+def feeds_of(session, random, batch=2, sequence=7):
+    """Random tokens and no past."""
+    sizes = {"batch": batch, "sequence": sequence, "past_sequence": 0}
+    feeds = {}
+    for given in session.get_inputs():
+        shape = [sizes.get(dim, dim) for dim in given.shape]
+        shape = [dim if isinstance(dim, int) else sequence for dim in shape]
+        drawn = random.integers(1, 9, size=shape)
+        feeds[given.name] = drawn.astype(np.float32 if "float" in given.type else np.int64)
+    ones, places = np.ones((batch, sequence), np.int64), np.arange(sequence)
+    return feeds | {"attention_mask": ones, "position_ids": np.tile(places, (batch, 1))}
+
+
+def test_native_for_tensorrt_is_its_own_layer_with_a_body(folder, exported, tmp_path):
+    found = {}
+    for experts in ("native", "rows"):
+        plan = plan_for(folder, experts, target="tensorrt")
+        out = tmp_path / f"{experts}.onnx"
+        fuse_leaves(plan, {"mixtral": exported}, out, asked_passes(plan))
+        found[experts] = out
+    nodes = [n for n in onnx.load(found["native"]).graph.node if n.op_type == "TRT_MoE"]
+    assert len(nodes) == 2
+    ours, rows = (
+        session.run(["logits"], feeds_of(session, np.random.default_rng(0)))[0]
+        for session in map(ort.InferenceSession, map(str, found.values()))
+    )
+    np.testing.assert_allclose(ours, rows, rtol=0, atol=1e-5 * abs(rows).max())
+
+
 def test_native_is_refused_for_another_target(folder):
-    with pytest.raises(RecipeError, match="native is ONNX Runtime's own operator"):
+    with pytest.raises(RecipeError, match="TensorRT-RTX cannot build"):
         recipe(folder, "native", more="target: tensorrt-rtx\n")
 
 

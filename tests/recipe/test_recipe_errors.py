@@ -14,7 +14,7 @@ MISTAKES = {
         (
             "r.yaml:1: model: found a mapping with 'cache', wanted exactly one of checkpoint, "
             "factory, "
-            "onnx, merge, moe, soup, ensemble, stack"
+            "onnx, merge, moe, soup, distill, ensemble, stack"
         ),
         "",
     ),
@@ -38,7 +38,7 @@ MISTAKES = {
     "unknown key with no near one": (
         "model: {checkpoint: a}\nexport: {zzz: 1}",
         "r.yaml:2: export.zzz: unknown key",
-        "one of opset, precision, keep_float32, io, experts",
+        "one of opset, precision, keep_float32, io, experts, silent_neurons, calibration",
     ),
     "key of another kind": (
         "model: {checkpoint: a, kwargs: {}}",
@@ -264,6 +264,19 @@ MISTAKES = {
             "such as 8.9"
         ),
         "",
+    ),
+    "size without a unit we know": (
+        "model: {checkpoint: a}\nengine: {memory: {workspace: 2 GB}}",
+        "r.yaml:2: engine.memory.workspace: found '2 GB', wanted a size such as 512MiB",
+        "",
+    ),
+    "switch that RTX lacks": (
+        "model: {checkpoint: a}\ntarget: tensorrt-rtx\nengine: {version_compatible: true}",
+        (
+            "r.yaml:3: engine.version_compatible: found true, but TensorRT-RTX comes without the "
+            "lean runtime that such a plan needs"
+        ),
+        "build with the version that will run the engine",
     ),
     "plugin for RTX": (
         "model: {checkpoint: a}\ntarget: tensorrt-rtx\nengine: {plugin: aot}",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.recipe.text import DIGITS, read
 from toolkit.artifacts import DimRange, TensorSpec
+from toolkit.errors import EngineError
 from toolkit.recipe import (
     CheckpointModel,
     EnsembleModel,
@@ -20,6 +21,7 @@ from toolkit.recipe import (
     OnnxFile,
     Recipe,
     check_shapes,
+    engine_options,
     resolved_yaml,
 )
 
@@ -122,6 +124,29 @@ def test_compute_capabilities_may_be_numbers_or_text():
     assert recipe.engine.compute_capabilities == ("8.9", "12.0", "12.0")
 
 
+def test_memory_is_given_in_bytes_or_with_a_unit():
+    text = "engine: {memory: {workspace: 2GiB, tactic_dram: 4096}, refit: identical, tf32: true}"
+    recipe = read("model: {onnx: a.onnx}\n" + text)
+    assert recipe.engine.memory == {"workspace": 2 << 30, "tactic_dram": 4096}
+    options = engine_options(recipe.engine, "tensorrt", {"tf32": False})
+    assert (options.memory["workspace"], options.refit, options.tf32) == (
+        2 << 30,
+        "identical",
+        False,
+    )
+
+
+def test_what_a_flavour_lacks_is_left_out_of_its_options_unless_it_is_stated():
+    recipe = read(
+        "model: {onnx: a.onnx}\nengine: {plugin: aot, hardware_compatibility: ampere_plus}"
+    )
+    assert engine_options(recipe.engine, "tensorrt").plugin == "aot"
+    options = engine_options(recipe.engine, "tensorrt-rtx")
+    assert (options.plugin, options.hardware_compatibility) == ("none", "none")
+    with pytest.raises(EngineError, match="found plugin aot: TensorRT-RTX takes no plugins"):
+        engine_options(recipe.engine, "tensorrt-rtx", {"plugin": "aot"})
+
+
 def test_yaml_scalars_follow_version_1_2():
     text = DIGITS.replace("width: 64", "a: no, b: 1e-3, c: 010, d: 2024-01-01, e: 1:30, f: ~")
     kwargs = read(text).leaves()[1].kwargs
@@ -184,9 +209,20 @@ def test_the_resolved_text_says_everything():
         "  precision: float32\n"
         "  io: keep\n"
         "  experts: auto\n"
+        "  silent_neurons: auto\n"
         "target: onnx\n"
         "engine:\n"
+        "  tf32: false\n"
+        "  sparse: false\n"
+        "  refit: none\n"
+        "  strip_weights: false\n"
+        "  weight_streaming: false\n"
+        "  version_compatible: false\n"
+        "  exclude_lean_runtime: false\n"
+        "  hardware_compatibility: none\n"
         "  plugin: none\n"
+        "  timing_cache: auto\n"
+        "  timing_cache_strict: false\n"
         "parity:\n"
         "  cases: 32\n"
         "seed: 0\n"

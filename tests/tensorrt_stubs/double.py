@@ -1,4 +1,6 @@
-"""A TensorRT that records: it has the names of ``toolkit.engine.api`` and no others.
+"""A TensorRT that records: it has the names of the protocols here and no others.
+
+They stand in ``toolkit.engine.api`` and ``refit_api``, and in ``toolkit.runtime.tensorrt_api``.
 
 That those names are the real ones, another test asks NVIDIA's bindings; so a call that the real API
 lacks fails here.
@@ -8,15 +10,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_type_hints
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
 
+from tests.tensorrt_stubs.surface import HOMES
 from toolkit.engine import api
 
 __all__ = ["Call", "made"]
 
 Call = tuple[Any, ...]
-_ENUMERATIONS = (api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag,
-                 api.DataType, api.Severity)  # fmt: skip
+_ENUMERATIONS = (
+    api.BuilderFlag, api.MemoryPoolType, api.NetworkDefinitionCreationFlag, api.DataType,
+    api.Severity, api.HardwareCompatibilityLevel, api.ProfilingVerbosity, api.LayerType,
+    api.TensorIOMode, api.LayerInformationFormat,
+)  # fmt: skip
+_LATER = (api.LaterHardwareCompatibilityLevel, api.LaterNetworkDefinitionCreationFlag)
 
 
 class Member:
@@ -34,10 +42,11 @@ class Member:
         return self._said
 
 
-def _enumeration(protocol: type) -> Any:
-    names = [name for name in protocol.__annotations__ if name != "__members__"]
-    members = {name: Member(protocol.__name__, name, i + 3) for i, name in enumerate(names)}
-    return _closed(protocol.__name__, members)
+def _enumeration(protocol: type, more: tuple[type, ...] = ()) -> Any:
+    title = protocol.__name__
+    names = [name for each in (protocol, *more) for name in each.__annotations__]
+    members = {name: Member(title, name, i + 3) for i, name in enumerate(names)}
+    return _closed(title, members)
 
 
 def _closed(title: str, attributes: Mapping[str, Any], settings: tuple[str, ...] = ()) -> Any:
@@ -67,7 +76,7 @@ class Recorder:
         body: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for base in reversed(protocol.__mro__):
-            if base.__module__ != api.__name__:
+            if base.__module__ not in HOMES:
                 continue
             settings.update(inspect.get_annotations(base))
             for name, value in vars(base).items():
@@ -85,7 +94,7 @@ class Recorder:
 
     def _method(self, title: str, name: str, declared: Any) -> Any:
         signature = inspect.signature(declared)
-        gives = get_type_hints(declared, vars(api)).get("return")
+        gives = get_type_hints(declared).get("return")
 
         def call(this: Any, *arguments: Any, **named: Any) -> Any:
             bound = signature.bind(this, *arguments, **named)
@@ -98,6 +107,8 @@ class Recorder:
         answer = self.answers.get(f"{title}.{name}")
         if answer is not None:
             return answer(*arguments) if callable(answer) else answer
+        if type(None) in get_args(gives):  # as good as what is there
+            gives = next(each for each in get_args(gives) if each is not type(None))
         defaults = {bool: True, int: 0, str: "", type(None): None}
         if gives in defaults:
             return defaults[gives]
@@ -106,22 +117,34 @@ class Recorder:
         return self.object(gives)
 
 
-def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tuple[Any, list[Call]]:
-    """A module of a version, and the list of calls that it fills."""
+def made(
+    version: str, answers: Mapping[str, Any], *, rtx: bool = False, source: ModuleType = api
+) -> tuple[Any, list[Call]]:
+    """A module of a version, and the list of calls that it fills.
+
+    Classes are those of ``source`` where it has them: it asks other things of them than building.
+    """
     recorder = Recorder(answers)
     attributes: dict[str, Any] = {"__version__": version}
     for protocol in _ENUMERATIONS:
-        attributes[protocol.__name__] = _enumeration(protocol)
+        later = tuple(each for each in _LATER if protocol in each.__mro__)
+        more = () if version.startswith("10.8.") else later
+        own = getattr(source, protocol.__name__, protocol)
+        attributes[protocol.__name__] = _enumeration(own, more)
     severity = attributes.pop("Severity")
     noted = {"__init__": _noted(recorder)}
     attributes["ILogger"] = type("ILogger", (), {"Severity": severity, **noted})
-    attributes["IProgressMonitor"] = type("IProgressMonitor", (), noted)
+    for title in ("IProgressMonitor", "IOutputAllocator"):
+        attributes[title] = type(title, (), noted)
     config = api.RtxBuilderConfig if rtx else api.IBuilderConfig
     recorder.answers = {
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
-    for title in ("Builder", "OnnxParser"):
-        attributes[title] = _constructor(recorder, getattr(api, title))
+    for title in ("Builder", "OnnxParser", "Runtime", "Refitter", "Weights"):
+        protocol = getattr(source, title, None) or getattr(api, title, None)
+        if protocol is not None:
+            attributes[title] = _constructor(recorder, protocol)
+    attributes["get_plugin_registry"] = lambda: recorder.object(api.IPluginRegistry)
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
         attributes["ComputeCapability"] = _closed(
@@ -144,6 +167,7 @@ def _constructor(recorder: Recorder, protocol: type) -> Any:
     def construct(*arguments: Any) -> Any:
         signature.bind(None, *arguments)
         recorder.calls.append((protocol.__name__, "__init__"))
-        return recorder.object(protocol)
+        answer = recorder.answers.get(f"{protocol.__name__}.__init__")
+        return answer(*arguments) if answer else recorder.object(protocol)
 
     return construct

@@ -10,14 +10,21 @@ from tests.tensorrt_stubs.surface import LOOKUP, broken, rows
 # More than counts of classes and calls would show if rows were lost on the way.
 EXPECTED = {
     ("Builder", "build_serialized_network"), ("IBuilderConfig", "clear_flag"),
-    ("BuilderFlag", "TF32"), ("ITensor", "is_shape_tensor"), ("ILogger.Severity", "VERBOSE"),
+    ("BuilderFlag", "REFIT_IDENTICAL"), ("ITensor", "is_shape_tensor"),
+    ("ILogger.Severity", "VERBOSE"),
     ("IProgressMonitor", "phase_start"), ("OnnxParser", "__init__"), ("", "__version__"),
     ("DataType", "BF16"), ("IOptimizationProfile", "set_shape"),
 }  # fmt: skip
 
 
 def surface(release: str):
-    return [row for row in rows() if release == "rtx" or not row.rtx]
+    """What a release must have."""
+    first = release == RELEASES[0]
+    return [
+        row
+        for row in rows()
+        if (release == "rtx" or not row.rtx) and not (row.later and (first or release == "rtx"))
+    ]
 
 
 @pytest.mark.parametrize("release", [*RELEASES, "rtx"])
@@ -49,6 +56,12 @@ def test_what_only_rtx_has_is_not_in_tensorrt(release, tmp_path):
     there = [row.name for row, why in zip(only, answer, strict=True) if not why]
     assert set(there) <= {"IBuilderConfig"}
     assert len(only) > 3
+
+
+def test_what_came_later_is_not_in_the_first_release(tmp_path):
+    later = [row for row in rows() if row.later]
+    assert all(ask(RELEASES[0], LOOKUP, [row.data() for row in later], tmp_path))
+    assert {row.name for row in later} == {"SAME_COMPUTE_CAPABILITY", "PREFER_AOT_PYTHON_PLUGINS"}
 
 
 @pytest.mark.parametrize("release", RELEASES)

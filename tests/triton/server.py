@@ -22,7 +22,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PYTHON", "Server", "build_native", "index", "make_backends", "serving"]
+__all__ = [
+    "PYTHON",
+    "Server",
+    "build_native",
+    "environment",
+    "free_ports",
+    "index",
+    "make_backends",
+    "serving",
+]
 
 _VENV = Path(__file__).resolve().parents[2] / "build" / "venvs" / "triton"
 PYTHON = _VENV / "bin" / "python"
@@ -116,7 +125,7 @@ def make_backends(folder: Path, native: Path | None = None) -> Path:
     return folder
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     asked = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
     libraries = subprocess.run(
         [PYTHON, "-c", asked], capture_output=True, text=True, check=True
@@ -130,7 +139,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -162,7 +171,7 @@ def serving(
     Raises:
         AssertionError: If it does not come up, with the end of its log.
     """
-    http, grpc, metrics = _free_ports(3)
+    http, grpc, metrics = free_ports(3)
     flags = [
         f"--backend-directory={backends}", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1",
         f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
@@ -173,7 +182,7 @@ def serving(
     log = folder.with_suffix(".log")
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*map(str, command), *flags], cwd=folder, env=_environment(), stdout=file,
+            [*map(str, command), *flags], cwd=folder, env=environment(), stdout=file,
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     server = Server(http, grpc, log, process)

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,7 +18,10 @@ __all__ = [
     "EngineRecord",
     "ExpertRecord",
     "FileRecord",
+    "LayerRecord",
     "Manifest",
+    "NeuronRecord",
+    "QuantisationRecord",
     "SourceRecord",
     "TensorRecord",
     "hash_file",
@@ -76,6 +79,12 @@ class EngineRecord(_Record):
     compute_capabilities: tuple[str, ...]
     layers: int
     profiles: tuple[str, ...] = ()  # in order; none is one without a name
+    # Read back from what the parser made of the graph, and held against it.
+    kinds: dict[str, int] = {}  # layers by TensorRT's name of their type
+    dtypes: dict[str, int] = {}  # their outputs by type of data
+    conditionals: int = 0
+    options: dict[str, Any] = {}  # that differ from the defaults
+    carries_plugins: bool = False
     ranges: tuple[dict[str, tuple[int, int, int]], ...] = ()  # of each profile; none: not recorded
     plugin: str = "none"
 
@@ -88,6 +97,11 @@ class EngineRecord(_Record):
             compute_capabilities=engine.compute_capabilities,
             layers=engine.layers,
             profiles=engine.profiles,
+            kinds=dict(engine.kinds),
+            dtypes=dict(engine.dtypes),
+            conditionals=engine.conditionals,
+            options=dict(engine.options),
+            carries_plugins=engine.carries_plugins,
             ranges=tuple(
                 {name: (span.min, span.opt, span.max) for name, span in each.items()}
                 for each in engine.ranges
@@ -102,6 +116,43 @@ class ExpertRecord(_Record):
     lowering: str
     reason: str
     milliseconds: dict[str, dict[str, float]] | None = None  # by lowering and number of tokens
+
+
+class LayerRecord(_Record):
+    """How silent the neurons of a feed-forward layer are, and whether its graph skips them.
+
+    ``silent`` is the mean share of neurons that say nothing to any of so many tokens at once,
+    ``break_even`` the share from which on gathering is faster than the whole product, and
+    ``milliseconds`` what the whole product and the rewritten layer take on activations seen; all by
+    number of tokens.
+    """
+
+    neurons: int
+    width: int
+    skipped: bool
+    silent: dict[str, float]
+    break_even: dict[str, float] | None = None
+    milliseconds: dict[str, tuple[float, float]] | None = None
+
+
+class NeuronRecord(_Record):
+    """Whether silent neurons are skipped, by layer, and why."""
+
+    reason: str
+    seen: str  # what inputs the activations are of
+    layers: dict[str, LayerRecord]
+
+
+class QuantisationRecord(_Record):
+    """How the graph came to low precision; bytes are those of weights with their scales."""
+
+    precision: str
+    quantiser: str
+    calibration: str
+    nodes: int
+    kept: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
 
 
 class Manifest(_Record):
@@ -119,6 +170,8 @@ class Manifest(_Record):
     shapes: dict[str, tuple[int, int, int]]
     engine: EngineRecord | None
     experts: ExpertRecord | None = None
+    neurons: NeuronRecord | None = None
+    quantisation: QuantisationRecord | None = None
     versions: dict[str, str]
     sources: tuple[SourceRecord, ...]
     files: dict[str, FileRecord]

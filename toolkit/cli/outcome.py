@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from toolkit.cli.explanation import explanation_data, explanation_tables
+from toolkit.cli.neurons import neuron_tables
 from toolkit.cli.terminal import show, table
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
         "engine": outcome.manifest.engine.model_dump() if outcome.manifest.engine else None,
         "unbuilt": outcome.unbuilt.message if outcome.unbuilt else None,
         "passes": [asdict(step) for step in outcome.passes],
+        "neurons": outcome.manifest.neurons.model_dump() if outcome.manifest.neurons else None,
     }
     listed = table(
         str(outcome.folder),
@@ -37,7 +39,8 @@ def show_export(outcome: Outcome, *, as_json: bool) -> None:
         [(name, f"{size:,}") for name, size in files.items()],
         right=1,
     )
-    tables: list[Table | str] = [listed, *_passes(outcome), _parity_table(outcome.report)]
+    tables: list[Table | str] = [listed, *_passes(outcome)]
+    tables += [*neuron_tables(outcome.manifest.neurons), _parity_table(outcome.report)]
     if outcome.engine is not None:
         tables.append(
             f"model.plan: {outcome.engine.flavour} {outcome.engine.version}, "

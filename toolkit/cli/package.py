@@ -20,13 +20,15 @@ _Bundle = Annotated[
 ]
 _Out = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("-o", "--out", help="The model repository to add to."),
+    typer.Option("-o", "--out", help="The model repository to add to, or the C++ project."),
 ]
 _Check = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="Instead, hold this model repository against Triton's rules."),
 ]
-_Form = Annotated[Literal["triton"], typer.Option("--format", help="What to package it for.")]
+_Form = Annotated[
+    Literal["triton", "cpp"], typer.Option("--format", help="What to package it for.")
+]
 _Name = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="The model's name on the server [default: the bundle's folder]."),
@@ -124,7 +126,8 @@ def package_command(
 ) -> int:
     """Make a Triton model repository of a bundle, add a version to one, or check one.
 
-    The configuration is read off the graph; a bundle that failed its proof is refused.
+    The configuration is read off the graph; a bundle that failed its proof is refused. --format cpp
+    makes a C++ project that runs the bundle; of the options it takes -o alone.
     """
     if check is not None:
         if bundle is not None or out is not None:
@@ -132,6 +135,8 @@ def package_command(
         return _check(check, json=json)
     if bundle is None or out is None:
         raise typer.BadParameter("wanted BUNDLE -o DIR, or --check DIR")
+    if form == "cpp":
+        return _program(bundle, out, json=json)
     if pipeline and unfused:
         raise typer.BadParameter("--pipeline and --unfused are two packages: run it for each")
     from toolkit.package import PackageOptions
@@ -189,6 +194,26 @@ def _show(packaged: Packaged, out: Path, form: str, *, json: bool) -> int:
     notes = [f"note: {note}" for note in packaged.notes]
     start = f"Start a server with {out}/serve.sh; {out}/README.md says more."
     show(data, as_json=json, tables=[table(title, ["file", "bytes"], rows, right=1), *notes, start])
+    return 0
+
+
+def _program(bundle: Path, out: Path, *, json: bool) -> int:
+    from toolkit.cli.terminal import show, table
+    from toolkit.package import package_cpp
+
+    packaged = package_cpp(bundle, out)
+    files = {
+        path.relative_to(packaged.folder).as_posix(): path.stat().st_size for path in packaged.files
+    }
+    data = {"format": "cpp", "files": files, "notes": list(packaged.notes)}
+    rows = [(path, f"{size:,}") for path, size in files.items()]
+    notes = [f"note: {note}" for note in packaged.notes]
+    start = f"{out}/README.md says how to build and run it."
+    show(
+        data,
+        as_json=json,
+        tables=[table(str(out), ["file", "bytes"], rows, right=1), *notes, start],
+    )
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from toolkit.progress import Progress
+from toolkit.progress import DETAIL, Progress
 
-__all__ = ["pairs", "progress", "show", "table"]
+__all__ = ["note", "pairs", "progress", "show", "table"]
+
+_SECONDS = 20.0  # between two lines about one thing, where there is no terminal
 
 
 def show(data: object, *, as_json: bool, tables: Sequence[Table | str]) -> None:
@@ -47,9 +50,14 @@ def pairs(title: str, facts: Mapping[str, Any]) -> Table:
     return table(title, ["", ""], list(facts.items()))
 
 
+def note(text: str) -> None:
+    """A line on standard error that is no error."""
+    sys.stderr.write(f"note: {text}\n")
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere one line for every new thing that is being done."""
+    """A bar on a terminal; elsewhere one line for every new thing, and one now and then of how."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _lines()
@@ -61,20 +69,25 @@ def progress() -> Iterator[Progress]:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(escape(what), total=total or None)
-            bar.update(tasks[what], completed=done, total=total or None)
+            task = what.partition(DETAIL)[0]
+            if task not in tasks:
+                tasks[task] = bar.add_task(escape(what), total=total or None)
+            bar.update(tasks[task], description=escape(what), completed=done, total=total or None)
 
         yield report
 
 
 def _lines() -> Progress:
-    seen: set[str] = set()
+    told: dict[str, float] = {}
 
-    def report(what: str, _done: int, _total: int) -> None:
-        if what not in seen:
-            seen.add(what)
-            sys.stderr.write(what + "\n")
-            sys.stderr.flush()
+    def report(what: str, done: int, total: int) -> None:
+        task, _, detail = what.partition(DETAIL)
+        now = time.monotonic()
+        if task in told and (not detail or now - told[task] < _SECONDS):
+            return
+        told[task] = now
+        place = f" · {done} of {total}" if detail and total else ""
+        sys.stderr.write(f"{what}{place}\n")
+        sys.stderr.flush()
 
     return report

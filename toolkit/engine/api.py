@@ -1,86 +1,69 @@
 """The part of TensorRT's Python API that this project calls, as protocols of the same names.
 
 TensorRT 10.8 to 11 and TensorRT-RTX offer all of it, except what is ``Rtx…`` here, which only
-TensorRT-RTX has. A test holds every class, member, property and parameter against NVIDIA's own
-bindings. An attribute that is a property here is read only; one that is annotated is written, too.
+TensorRT-RTX has, and what is ``Later…``, which TensorRT has since 10.9 and is asked for first. A
+test holds every class, member, property and parameter against NVIDIA's own bindings. An attribute
+that is a property here is read only; one that is annotated is written, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from toolkit.engine.api_reading import EngineInspector, ICudaEngine, ParserError
+from toolkit.engine.enums import (
+    BuilderFlag,
+    DataType,
+    HardwareCompatibilityLevel,
+    LaterHardwareCompatibilityLevel,
+    LaterNetworkDefinitionCreationFlag,
+    LayerInformationFormat,
+    LayerType,
+    Member,
+    MemoryPoolType,
+    NetworkDefinitionCreationFlag,
+    ProfilingVerbosity,
+    RtxComputeCapability,
+    Severity,
+    TensorIOMode,
+)
 
 __all__ = [
     "Builder",
     "BuilderFlag",
     "DataType",
+    "EngineInspector",
+    "HardwareCompatibilityLevel",
     "IBuilderConfig",
+    "ICudaEngine",
     "IHostMemory",
+    "ILayer",
     "ILogger",
     "INetworkDefinition",
     "IOptimizationProfile",
+    "IPluginRegistry",
     "IProgressMonitor",
     "ITensor",
+    "ITimingCache",
+    "LaterHardwareCompatibilityLevel",
+    "LaterNetworkDefinitionCreationFlag",
+    "LayerInformationFormat",
+    "LayerType",
     "Member",
     "MemoryPoolType",
     "Module",
     "NetworkDefinitionCreationFlag",
     "OnnxParser",
     "ParserError",
+    "ProfilingVerbosity",
     "RtxBuilderConfig",
     "RtxComputeCapability",
     "RtxModule",
+    "Runtime",
     "Severity",
+    "TensorIOMode",
 ]
-
-
-class Member(Protocol):
-    """A member of an enumeration; its number differs between majors, its name does not."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    def __int__(self) -> int: ...
-
-
-class BuilderFlag(Protocol):
-    """Switches of the builder."""
-
-    TF32: Member
-
-
-class MemoryPoolType(Protocol):
-    """Kinds of memory that a builder is given."""
-
-    WORKSPACE: Member
-
-
-class NetworkDefinitionCreationFlag(Protocol):
-    """How a network is made; a bit each."""
-
-    STRONGLY_TYPED: Member
-
-
-class DataType(Protocol):
-    """The types of tensors that results name."""
-
-    FLOAT: Member
-    HALF: Member
-    BF16: Member
-    INT64: Member
-    INT32: Member
-    INT8: Member
-    UINT8: Member
-    BOOL: Member
-
-
-class Severity(Protocol):
-    """How grave a line of the log is."""
-
-    INTERNAL_ERROR: Member
-    ERROR: Member
-    VERBOSE: Member
 
 
 class ILogger(Protocol):
@@ -132,6 +115,21 @@ class ITensor(Protocol):
         """The name of a dimension; empty where it has none."""
 
 
+class ILayer(Protocol):
+    """A layer of a network."""
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs."""
+
+    @property
+    def type(self) -> Member:
+        """Of ``LayerType``."""
+
+    def get_output(self, index: int) -> ITensor | None:
+        """An output."""
+
+
 class INetworkDefinition(Protocol):
     """A network, as the parser fills it."""
 
@@ -153,6 +151,9 @@ class INetworkDefinition(Protocol):
     def get_output(self, index: int) -> ITensor:
         """An output."""
 
+    def get_layer(self, index: int) -> ILayer:
+        """A layer."""
+
 
 class IOptimizationProfile(Protocol):
     """Ranges of the inputs' shapes."""
@@ -166,12 +167,38 @@ class IOptimizationProfile(Protocol):
     ) -> None:
         """The range of one input."""
 
+    def get_shape(self, input: str) -> Sequence[Sequence[int]]:
+        """Its min, opt and max."""
+
+
+class ITimingCache(Protocol):
+    """How long kernels took."""
+
+    def serialize(self) -> IHostMemory:
+        """Its bytes."""
+
+    def combine(self, input_cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Take over what another has; False if that is of another device or version."""
+
 
 class IBuilderConfig(Protocol):
     """What the builder is told."""
 
     progress_monitor: IProgressMonitor
     builder_optimization_level: int
+    max_aux_streams: int
+    profiling_verbosity: Member
+    hardware_compatibility_level: Member
+    plugins_to_serialize: Sequence[str]
+
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None:
+        """Of bytes; an empty one of none."""
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Whether it is of this device and version."""
+
+    def set_flag(self, flag: Member) -> None:
+        """Switch on a ``BuilderFlag``."""
 
     def clear_flag(self, flag: Member) -> None:
         """Switch off a ``BuilderFlag``."""
@@ -222,22 +249,6 @@ class Builder(Protocol):
         """None on failure, which was logged."""
 
 
-class ParserError(Protocol):
-    """Why a file was not parsed."""
-
-    def desc(self) -> str:
-        """In words."""
-
-    def node_name(self) -> str:
-        """The node it is about."""
-
-    def node_operator(self) -> str:
-        """Its operator; empty where it is about none."""
-
-    def local_function_stack(self) -> list[str]:
-        """The functions it lies in, outermost first."""
-
-
 class OnnxParser(Protocol):
     """Fills a network from an ONNX file."""
 
@@ -254,28 +265,51 @@ class OnnxParser(Protocol):
         """An error."""
 
 
+class Runtime(Protocol):
+    """Opens plans."""
+
+    engine_host_code_allowed: bool
+
+    def __init__(self, logger: ILogger) -> None: ...
+
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
+        """None where the plan is not taken."""
+
+
+class IPluginRegistry(Protocol):
+    """What the parser looks plugins up in."""
+
+    def load_library(self, plugin_path: str) -> object | None:
+        """Its handle; None where the library is refused."""
+
+
 class Module(Protocol):
     """``tensorrt`` or ``tensorrt_rtx``."""
 
     __version__: str
     BuilderFlag: BuilderFlag
     DataType: DataType
+    HardwareCompatibilityLevel: HardwareCompatibilityLevel
+    LayerInformationFormat: LayerInformationFormat
+    LayerType: LayerType
     MemoryPoolType: MemoryPoolType
     NetworkDefinitionCreationFlag: NetworkDefinitionCreationFlag
+    ProfilingVerbosity: ProfilingVerbosity
+    TensorIOMode: TensorIOMode
     ILogger: Any
     IProgressMonitor: Any
 
     def Builder(self, logger: Any) -> Builder:  # noqa: N802
         """The class, called."""
 
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """The one of this process."""
+
     def OnnxParser(self, network: INetworkDefinition, logger: Any) -> OnnxParser:  # noqa: N802
         """The class, called."""
 
-
-class RtxComputeCapability(Protocol):
-    """GPU architectures, ``SM89`` and so on."""
-
-    __members__: Mapping[str, Member]
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
+        """The class, called."""
 
 
 class RtxModule(Module, Protocol):

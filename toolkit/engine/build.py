@@ -7,14 +7,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
-from toolkit.engine.messages import Request, Result, Tensor
+from toolkit.engine.choices import SWITCHES
+from toolkit.engine.comparing import held_against, opened_notes
+from toolkit.engine.diagnosis import with_origins
+from toolkit.engine.messages import CacheUse, Request, Result, Tensor
 from toolkit.engine.options import EngineOptions
 from toolkit.engine.plugging import prepare
 from toolkit.engine.process import BuildProcess
 from toolkit.engine.requirements import device_capability, require
+from toolkit.engine.timing import cache_file
 from toolkit.errors import EngineError
 from toolkit.progress import Progress, silent
 
@@ -31,9 +36,9 @@ def build_engine(
     """Build a plan from an ONNX file (external data included) and write it to ``out``.
 
     The builder runs in a process of its own, so that its crash is an error here. The network is
-    strongly typed: the precision of each layer is the one in the ONNX graph. Its inputs, outputs
-    and layer count are read back from the parsed network; opening the finished plan, and running
-    it, needs a GPU, for either flavour.
+    strongly typed: the precision of each layer is the one in the ONNX graph. What the parser made
+    of it is read back and held against the graph; opening the finished plan, and running it, needs
+    a GPU, for either flavour.
 
     Args:
         model: The exported model, or the path of an ONNX file.
@@ -58,9 +63,16 @@ def build_engine(
     with _sibling(out) as plan, tempfile.TemporaryDirectory(dir=plan.parent) as folder:
         ready = prepare(source, options.plugin, Path(folder) / "model.onnx")
         request = _request(ready, shapes, options, plan)
-        result = BuildProcess(request, options.time_limit, progress).run()
+        try:
+            result = BuildProcess(request, options.time_limit, progress).run()
+            assert result["event"] == "result"
+        except EngineError as error:
+            raise with_origins(error, ready) from error
+        notes = held_against(ready, request["profiles"], result["network"])
+        notes += opened_notes(plan, options, result)
         plan.replace(out)
-    return _engine(out, result, options, shapes, time.monotonic() - started)
+    ranges = tuple({**shapes, **own} for own in options.profiles.values() or ({},))
+    return replace(_engine(out, result, options, time.monotonic() - started, notes), ranges=ranges)
 
 
 def check_profiles(options: EngineOptions, shapes: Shapes) -> None:
@@ -107,6 +119,7 @@ def _sibling(out: Path) -> Iterator[Path]:
 
 def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -> Request:
     return {
+        "job": "build",
         "flavour": options.flavour,
         "model": str(source.absolute()),
         "plan": str(plan.absolute()),
@@ -115,33 +128,61 @@ def _request(source: Path, shapes: Shapes, options: EngineOptions, plan: Path) -
             for ranges in options.profiles.values() or ({},)
         ],
         "compute_capabilities": list(options.compute_capabilities),
-        "workspace_bytes": options.workspace_bytes,
+        "memory": {str(pool): size for pool, size in options.memory.items()},
         "optimization_level": options.optimization_level,
+        "aux_streams": options.aux_streams,
         "tf32": options.tf32,
+        "switches": [name for name in SWITCHES if getattr(options, name)],
+        "refit": options.refit,
+        "hardware_compatibility": options.hardware_compatibility,
+        "profiling_verbosity": options.profiling_verbosity,
         "plugin": options.plugin,
+        "timing_cache": cache_file(options),
+        "timing_cache_strict": options.timing_cache_strict,
         "device": device_capability() if options.plugin != "none" else None,
     }
 
 
 def _engine(
-    out: Path, result: Result, options: EngineOptions, shapes: Shapes, seconds: float
+    out: Path, result: Result, options: EngineOptions, seconds: float, notes: list[str]
 ) -> Engine:
     capabilities = options.compute_capabilities
     if options.flavour == "tensorrt":
         capabilities = (device_capability() or "unknown",)
+    network = result["network"]
     return Engine(
         path=out,
         flavour=options.flavour,
         version=result["version"],
         compute_capabilities=capabilities,
-        layers=result["layers"],
+        layers=network["layers"],
         seconds=seconds,
-        inputs=tuple(_spec(tensor) for tensor in result["inputs"]),
-        outputs=tuple(_spec(tensor) for tensor in result["outputs"]),
+        inputs=tuple(_spec(tensor) for tensor in network["inputs"]),
+        outputs=tuple(_spec(tensor) for tensor in network["outputs"]),
         profiles=tuple(options.profiles),
-        ranges=tuple({**shapes, **own} for own in options.profiles.values() or ({},)),
+        kinds=network["kinds"],
+        dtypes=network["dtypes"],
+        conditionals=network["conditionals"],
+        options=options.stated(),
+        carries_plugins=result["carries_plugins"],
+        timing_cache=_cache(result["timing_cache"]),
+        notes=(*result["notes"], *notes, *_plugin_note(options, result)),
         plugin=options.plugin,
     )
+
+
+def _plugin_note(options: EngineOptions, result: Result) -> Iterator[str]:
+    if options.plugin == "library":
+        yield (
+            "the plan carries the plugin library: whoever runs it has to allow its code "
+            "(engine_host_code_allowed)"
+            if result["carries_plugins"]
+            else "the plugin library registers itself, so it is not in the plan: load it first"
+        )
+
+
+def _cache(use: CacheUse | None) -> tuple[str, int, int] | None:
+    return (use["path"], use["before"], use["after"]) if use else None
 
 
 def _spec(tensor: Tensor) -> TensorSpec:

@@ -20,22 +20,20 @@ from toolkit.engine.api import (
     Builder,
     IBuilderConfig,
     INetworkDefinition,
+    IOptimizationProfile,
     ITensor,
+    LaterNetworkDefinitionCreationFlag,
     Module,
-    RtxBuilderConfig,
-    RtxModule,
 )
+from toolkit.engine.configuring import configure
 from toolkit.engine.diagnosis import parser_message, unranged
-from toolkit.engine.messages import Request, Result, Tensor
+from toolkit.engine.messages import Request, Result
 from toolkit.engine.plugging import load_plugins
+from toolkit.engine.readback import network_facts, tensor_of
+from toolkit.engine.timing import attach_cache
 from toolkit.errors import CapabilityError, EngineError
 
 __all__ = ["build"]
-
-_DTYPES = {
-    "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64",
-    "INT32": "int32", "INT8": "int8", "UINT8": "uint8", "BOOL": "bool",
-}  # fmt: skip
 
 Write = Callable[[memoryview], None]
 
@@ -56,25 +54,27 @@ def build(trt: Module, request: Request, logger: Any, monitor: Any, write: Write
     """
     builder = trt.Builder(logger)
     network = builder.create_network(_network_flags(trt, request))
-    load_plugins(cast(ModuleType, trt), request["plugin"], request["device"])
+    carried = load_plugins(cast(ModuleType, trt), request["plugin"], request["device"])
     _parse(trt, network, request["model"], logger)
     config = builder.create_builder_config()
     config.progress_monitor = monitor
-    _configure(trt, config, request)
-    _add_profiles(builder, config, network, request)
-    # Read before building: the builder is free to change its network.
-    result: Result = {
-        "event": "result",
-        "version": trt.__version__,
-        "layers": network.num_layers,
-        "inputs": [_tensor(network.get_input(i)) for i in range(network.num_inputs)],
-        "outputs": [_tensor(network.get_output(i)) for i in range(network.num_outputs)],
-    }
+    configure(trt, config, request)
+    if carried:
+        config.plugins_to_serialize = carried
+    facts = network_facts(trt, network, _add_profiles(builder, config, network, request))
+    timed = attach_cache(trt, config, request)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise logger.failure()
     write(memoryview(plan))
-    return result
+    return {
+        "event": "result",
+        "version": trt.__version__,
+        "network": facts,
+        "timing_cache": timed.keep(config) if timed else None,
+        "carries_plugins": bool(carried),
+        "notes": timed.notes if timed else [],
+    }
 
 
 def _network_flags(trt: Module, request: Request) -> int:
@@ -94,7 +94,8 @@ def _network_flags(trt: Module, request: Request) -> int:
     flags = trt.NetworkDefinitionCreationFlag
     typed = 1 << int(flags.STRONGLY_TYPED) if found[0] == 10 else 0
     if request["plugin"] == "aot" and hasattr(flags, "PREFER_AOT_PYTHON_PLUGINS"):
-        return typed | 1 << int(flags.PREFER_AOT_PYTHON_PLUGINS)
+        later = cast("LaterNetworkDefinitionCreationFlag", flags)
+        return typed | 1 << int(later.PREFER_AOT_PYTHON_PLUGINS)
     return typed
 
 
@@ -105,46 +106,14 @@ def _parse(trt: Module, network: INetworkDefinition, model: str, logger: Any) ->
         raise parser_message([parser.get_error(i) for i in range(parser.num_errors)])
 
 
-def _configure(trt: Module, config: IBuilderConfig, request: Request) -> None:
-    if not request["tf32"]:
-        config.clear_flag(trt.BuilderFlag.TF32)
-    if request["workspace_bytes"] is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request["workspace_bytes"])
-    if request["optimization_level"] is not None:
-        config.builder_optimization_level = request["optimization_level"]
-    if request["compute_capabilities"]:
-        rtx = cast("RtxModule", trt), cast("RtxBuilderConfig", config)
-        _target(*rtx, request["compute_capabilities"])
-
-
-def _target(trt: RtxModule, config: RtxBuilderConfig, wanted: list[str]) -> None:
-    members = trt.ComputeCapability.__members__
-    known = {_dotted(name): member for name, member in members.items() if _dotted(name)}
-    unknown = [capability for capability in wanted if capability not in known]
-    if unknown:
-        raise EngineError(
-            f"TensorRT-RTX {trt.__version__} does not know compute capability {unknown[0]}",
-            hint="it knows " + ", ".join(known),
-        )
-    config.num_compute_capabilities = len(wanted)
-    for index, capability in enumerate(wanted):
-        if not config.set_compute_capability(known[capability], index):
-            raise EngineError(f"TensorRT-RTX refused compute capability {capability}")
-
-
-def _dotted(member: str) -> str:
-    """``SM120`` → ``12.0``; empty for members that name no architecture."""
-    match = re.fullmatch(r"SM(\d+)(\d)", member)
-    return f"{match[1]}.{match[2]}" if match else ""
-
-
 def _add_profiles(
     builder: Builder, config: IBuilderConfig, network: INetworkDefinition, request: Request
-) -> None:
+) -> list[IOptimizationProfile]:
     """Give every input its min, opt and max shape, profile by profile.
 
     A network without dynamic inputs needs none.
     """
+    profiles = []
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     for tensor in inputs:
         if tensor.is_shape_tensor:
@@ -160,12 +129,14 @@ def _add_profiles(
             profile.set_shape(tensor.name, *_ranges(tensor, shapes))
         if config.add_optimization_profile(profile) < 0:
             raise EngineError(f"the builder refused the shape ranges {shapes}")
+        profiles.append(profile)
+    return profiles
 
 
 def _ranges(
     tensor: ITensor, shapes: dict[str, tuple[int, int, int]]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:  # min, opt, max
-    dims = _tensor(tensor)["shape"]
+    dims = tensor_of(tensor)["shape"]
     sizes: list[list[int]] = [_span(tensor.name, dim, shapes) for dim in dims]
     least, usual, most = (tuple(size[step] for size in sizes) for step in range(3))
     return least, usual, most
@@ -182,12 +153,3 @@ def _span(tensor: str, dim: int | str | None, shapes: dict[str, tuple[int, int, 
         if name not in shapes:
             raise unranged(tensor, name, tuple(shapes))
     return [sum(shapes[name][step] for name in names) for step in range(3)]
-
-
-def _tensor(tensor: ITensor) -> Tensor:
-    shape: list[int | str | None] = [
-        size if size >= 0 else tensor.get_dimension_name(axis)
-        for axis, size in enumerate(tuple(tensor.shape))
-    ]
-    name = tensor.dtype.name
-    return {"name": tensor.name, "dtype": _DTYPES.get(name, name.lower()), "shape": shape}

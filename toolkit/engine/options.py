@@ -2,90 +2,104 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from toolkit.artifacts import Shapes
+from toolkit.engine.choices import TITLES, Flavour, Hardware, Pool, Refit, Verbosity
+from toolkit.engine.limits import check
 from toolkit.engine.plugging import Plugin
 from toolkit.errors import EngineError
 
-__all__ = ["TITLES", "EngineOptions", "Flavour"]
-
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
-
-TITLES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-
-_CAPABILITY = re.compile(r"^\d{1,2}\.\d$")
+__all__ = ["DEFAULTS", "EngineOptions"]
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to build an engine.
+    """How to build an engine. Which flavour has what is in ``toolkit.engine.limits``.
 
     Attributes:
         flavour: ``tensorrt`` needs the GPU that will run the engine; ``tensorrt-rtx`` builds
             without one.
         compute_capabilities: GPU architectures of a TensorRT-RTX engine, such as ``"8.9"``;
             empty leaves the choice to the builder (every architecture from Ampere on).
-        workspace_bytes: Upper limit of the scratch memory a layer may use; None is the builder's.
+        memory: Upper limits in bytes: ``workspace``, scratch memory of a layer; ``tactic_dram``,
+            memory for trying kernels; ``tactic_shared_memory``, of one kernel. Those left out are
+            the builder's.
         optimization_level: 0 (fastest build) to 5 (fastest engine); None is the builder's.
+        aux_streams: CUDA streams beside the caller's that one run may use, so 0 is one stream;
+            None is the builder's.
         tf32: Whether float32 products may round their inputs to 10 mantissa bits. Off, because
             float32 in the graph is a promise about the result.
+        sparse: Whether kernels for weights of which two in four are 0 may be used where they are.
+        refit: ``any`` lets weights be replaced by others later, ``identical`` only by those the
+            engine was built with, which leaves the builder more freedom.
+        strip_weights: Leave the weights that can be refitted out of the plan; without ``refit``
+            that means ``identical``.
+        weight_streaming: Let a runtime keep part of the weights in the host's memory. How much is
+            said when the engine is run.
+        version_compatible: Later releases of the same major version can run the plan.
+        exclude_lean_runtime: The runtime that such a plan carries is left out of it.
+        hardware_compatibility: GPUs beside the one at hand that can run a TensorRT engine.
+        profiling_verbosity: What an inspector can say of the engine; None is the builder's,
+            the names of layers.
         profiles: By name, an optimization profile: ranges in place of those of the whole. An
             engine has its layers timed and its memory sized for each, so that decoding one token
             need not be built for a long prompt. None is one profile for the whole range.
         plugin: What runs gating and dispatch of experts: ``none`` the operators' bodies, ``aot``
             kernels in the engine, ``library`` the plugin library that the environment names.
+        timing_cache: A file, ``auto`` for one in the user's cache folder, or ``off``.
+        timing_cache_strict: Build from the timings in that file alone and leave it as it is; a
+            kernel that is not in it is an error.
         time_limit: Seconds after which the builder is killed.
 
     Raises:
-        EngineError: If a value is out of its range.
+        EngineError: If a value is out of its range, or the flavour has no such option.
     """
 
     flavour: Flavour = "tensorrt-rtx"
     compute_capabilities: tuple[str, ...] = ()
-    workspace_bytes: int | None = None
+    memory: Mapping[Pool, int] = field(default_factory=dict)
     optimization_level: int | None = None
+    aux_streams: int | None = None
     tf32: bool = False
+    sparse: bool = False
+    refit: Refit = "none"
+    strip_weights: bool = False
+    weight_streaming: bool = False
+    version_compatible: bool = False
+    exclude_lean_runtime: bool = False
+    hardware_compatibility: Hardware = "none"
+    profiling_verbosity: Verbosity | None = None
     profiles: Mapping[str, Shapes] = field(default_factory=dict)
     plugin: Plugin = "none"
+    timing_cache: Path | Literal["auto", "off"] = "auto"
+    timing_cache_strict: bool = False
     time_limit: float = 600.0
 
     def __post_init__(self) -> None:
-        self._check_capabilities()
         if self.flavour not in TITLES:
             raise EngineError(
                 f"unknown engine flavour {self.flavour!r}", hint="one of " + ", ".join(TITLES)
             )
-        if self.workspace_bytes is not None and self.workspace_bytes < 1:
-            raise EngineError(f"workspace_bytes is {self.workspace_bytes}; it must be positive")
-        if self.optimization_level not in {None, 0, 1, 2, 3, 4, 5}:
-            raise EngineError(
-                f"optimization_level is {self.optimization_level}; it must be 0, 1, 2, 3, 4 or 5"
-            )
-        if self.plugin != "none" and self.flavour == "tensorrt-rtx":
-            raise EngineError(
-                f"found plugin {self.plugin}: TensorRT-RTX takes no plugins",
-                hint="leave it out, and the operators' bodies run; or use the target tensorrt",
-            )
-        if self.time_limit <= 0:
-            raise EngineError(f"time_limit is {self.time_limit} s; it must be positive")
+        check(self)
 
-    def _check_capabilities(self) -> None:
-        for capability in self.compute_capabilities:
-            if not _CAPABILITY.match(capability):
-                raise EngineError(
-                    f"compute capability {capability!r} is not of the form major.minor",
-                    hint="for example 8.6 (RTX 30), 8.9 (RTX 40) or 12.0 (RTX 50)",
-                )
-        if len(set(self.compute_capabilities)) < len(self.compute_capabilities):
-            listed = ", ".join(self.compute_capabilities)
-            raise EngineError(f"a compute capability is listed twice: {listed}")
-        if self.compute_capabilities and self.flavour == "tensorrt":
-            raise EngineError(
-                "a TensorRT engine is built for the GPU of the machine that builds it, so "
-                f"compute capabilities ({', '.join(self.compute_capabilities)}) cannot be chosen",
-                hint="leave them out, or use the target tensorrt-rtx",
-            )
+    def stated(self) -> dict[str, Any]:
+        """Those that differ from the default, as plain data; profiles and flavour left out."""
+        left_out = {"flavour", "profiles", "time_limit", "timing_cache"}
+        found: dict[str, Any] = {}
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if each.name not in left_out and value != DEFAULTS[each.name]:
+                found[each.name] = list(value) if isinstance(value, tuple) else value
+        return {name: dict(v) if isinstance(v, Mapping) else v for name, v in found.items()}
+
+
+DEFAULTS: Mapping[str, Any] = {
+    each.name: each.default_factory() if callable(each.default_factory) else each.default
+    for each in dataclasses.fields(EngineOptions)
+}
+"""What an option is unless it is stated."""

@@ -7,9 +7,10 @@ import importlib
 import os
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, cast
 
 import graphs
+from toolkit.engine.api import Module
 from toolkit.errors import CapabilityError, PluginError
 from toolkit.plugins.nvrtc import driver_version, find_nvrtc
 
@@ -34,7 +35,7 @@ def prepare(source: Path, plugin: Plugin, out: Path) -> Path:
     return out
 
 
-def load_plugins(trt: ModuleType, plugin: Plugin, capability: str | None) -> None:
+def load_plugins(trt: ModuleType, plugin: Plugin, capability: str | None) -> list[str]:
     """Bring plugins into TensorRT's registry, where its parser finds them.
 
     Args:
@@ -42,14 +43,17 @@ def load_plugins(trt: ModuleType, plugin: Plugin, capability: str | None) -> Non
         plugin: Which.
         capability: Of the GPU that the engine is for, such as ``"9.0"``.
 
+    Returns:
+        Paths of the libraries that the plan can carry: those that TensorRT asks for plugins. One
+        that registers its plugins by itself has to lie beside the plan.
+
     Raises:
         CapabilityError: If a compiler, a library or a release of TensorRT is missing.
         PluginError: If the library cannot be loaded.
     """
     if plugin == "aot":
         _register_aot(trt, capability)
-    elif plugin == "library":
-        _load_library(trt)
+    return _load_library(cast("Module", trt)) if plugin == "library" else []
 
 
 def _register_aot(trt: ModuleType, capability: str | None) -> None:
@@ -66,22 +70,24 @@ def _register_aot(trt: ModuleType, capability: str | None) -> None:
     register(trt, plugin, nvrtc, f"compute_{capability.replace('.', '')}")
 
 
-def _load_library(trt: ModuleType) -> None:
+def _load_library(trt: Module) -> list[str]:
     named = os.environ.get(LIBRARY_VARIABLE, "")
     if not Path(named).is_file():
         raise CapabilityError(
             f"found {LIBRARY_VARIABLE}={named!r}, wanted the plugin library's path",
             hint="build it with: make plugin TENSORRT_ROOT=...",
         )
+    path = str(Path(named).absolute())
     try:
         # A library registers what it holds when it is loaded, or has an entry for TensorRT to ask.
-        library = ctypes.CDLL(str(Path(named).absolute()), ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise PluginError(f"the plugin library does not load: {error}") from error
-    if hasattr(library, "getCreators"):
-        handle = trt.get_plugin_registry().load_library(str(Path(named).absolute()))
-        if handle is None:
-            raise PluginError(
-                f"TensorRT {trt.__version__} refuses the plugin library {named}",
-                hint="a library is for one major release of TensorRT",
-            )
+    if not hasattr(library, "getCreators"):
+        return []
+    if trt.get_plugin_registry().load_library(path) is None:
+        raise PluginError(
+            f"TensorRT {trt.__version__} refuses the plugin library {named}",
+            hint="a library is for one major release of TensorRT",
+        )
+    return [path]

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO
 
 import toolkit
+from toolkit.engine.choices import TITLES
 from toolkit.engine.diagnosis import crash
-from toolkit.engine.messages import Event, Failure, Request, Result
-from toolkit.engine.options import TITLES
+from toolkit.engine.messages import Event, Failure, Opened, ReadRequest, Request, Result
 from toolkit.errors import CapabilityError, EngineError
 from toolkit.progress import Progress
 
@@ -31,10 +31,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class BuildProcess:
-    """One run of the builder in a process of its own.
+    """One run of the builder, or of the runtime that opens a plan, in a process of its own.
 
     Attributes:
-        request: What to build.
+        request: What to build or open.
         time_limit: Seconds after which the process is killed.
         progress: Told of the builder's phases.
         phase: The phase the builder was last seen in.
@@ -42,15 +42,15 @@ class BuildProcess:
         late: Whether the time limit ended it.
     """
 
-    request: Request
+    request: Request | ReadRequest
     time_limit: float
     progress: Progress
     phase: str = ""
-    answer: Failure | Result | None = None
+    answer: Failure | Result | Opened | None = None
     late: bool = False
 
-    def run(self) -> Result:
-        """Build; returns what the worker read back from the network.
+    def run(self) -> Result | Opened:
+        """Build or open; returns what the worker read back.
 
         Raises:
             CapabilityError: If TensorRT does not load or is of an unsupported release.
@@ -97,15 +97,19 @@ class BuildProcess:
             self.answer = event
 
     def _timeout(self) -> EngineError:
-        title = TITLES[self.request["flavour"]]
         where = f", in the phase {self.phase!r}" if self.phase else ""
         return EngineError(
-            f"the {title} builder was stopped at its time limit of {self.time_limit:g} s{where}",
+            f"the {self._name} was stopped at its time limit of {self.time_limit:g} s{where}",
             hint="allow more time, or lower the optimization level",
         )
 
     def _crash(self, code: int, said: str) -> EngineError:
-        return crash(TITLES[self.request["flavour"]], code, self.phase, said)
+        return crash(self._name, code, self.phase, said)
+
+    @property
+    def _name(self) -> str:
+        kind = "builder" if self.request["job"] == "build" else "runtime"
+        return f"{TITLES[self.request['flavour']]} {kind}"
 
 
 @contextmanager

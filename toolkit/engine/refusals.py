@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import graphs
-from toolkit.engine.options import TITLES, Flavour
+from toolkit.engine.choices import TITLES, Flavour
 from toolkit.engine.requirements import DISTRIBUTIONS
 from toolkit.errors import EngineError
 

@@ -11,10 +11,10 @@ import functools
 import importlib.util
 import sys
 
-from toolkit.engine.options import TITLES, Flavour
+from toolkit.engine.choices import TITLES, Flavour
 from toolkit.errors import CapabilityError
 
-__all__ = ["DISTRIBUTIONS", "MODULES", "device_capability", "missing", "require"]
+__all__ = ["DISTRIBUTIONS", "MODULES", "device_capability", "device_name", "missing", "require"]
 
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
@@ -64,13 +64,8 @@ def require(flavour: Flavour) -> None:
 @functools.cache
 def device_capability() -> str | None:
     """The compute capability of the first CUDA device, such as ``"8.9"``; None without one."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        cuda = ctypes.CDLL(name)
-    except OSError:
-        return None
-    device = ctypes.c_int()
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
+    cuda, device = _device()
+    if cuda is None:
         return None
     version = []
     for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
@@ -79,3 +74,25 @@ def device_capability() -> str | None:
             return None
         version.append(str(value.value))
     return ".".join(version)
+
+
+@functools.cache
+def device_name() -> str | None:
+    """What the first CUDA device is called; None without one."""
+    cuda, device = _device()
+    text = ctypes.create_string_buffer(256)
+    if cuda is None or cuda.cuDeviceGetName(text, len(text), device) != 0:
+        return None
+    return text.value.decode(errors="replace")
+
+
+def _device() -> tuple[ctypes.CDLL | None, ctypes.c_int]:
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    device = ctypes.c_int()
+    try:
+        cuda = ctypes.CDLL(name)
+    except OSError:
+        return None, device
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(device), 0) != 0:
+        return None, device
+    return cuda, device

@@ -1,6 +1,6 @@
 """The process the builder runs in: ``python -m toolkit.engine.worker``.
 
-Reads one :class:`~toolkit.engine.messages.Request` as a JSON line from standard input, answers
+Reads one :class:`~toolkit.engine.messages.Request` or ``ReadRequest`` as a JSON line, answers
 with JSON lines of :data:`~toolkit.engine.messages.Event` on standard output, the last of which is
 a failure or a result. Building happens here and never in the parent, because NVIDIA's builder
 answers some graphs with a segmentation fault.
@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from toolkit.engine.api import Member, Module
+from toolkit.engine.choices import TITLES, Flavour
 from toolkit.engine.diagnosis import builder_message
-from toolkit.engine.messages import Failure, Request, Result
+from toolkit.engine.messages import Failure, Opened, ReadRequest, Request, Result
 from toolkit.engine.network import build
-from toolkit.engine.options import TITLES
+from toolkit.engine.opening import open_engine
 from toolkit.engine.requirements import MODULES
 from toolkit.errors import CapabilityError, EngineError, ToolkitError
 
@@ -32,7 +33,7 @@ Emit = Callable[[Mapping[str, Any]], None]
 
 def main() -> None:
     """Answer one request."""
-    request: Request = json.loads(sys.stdin.readline())
+    request: Request | ReadRequest = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     emit = _emitter(_claim_stdout())
     try:
@@ -74,8 +75,10 @@ def _failure(error: ToolkitError) -> Failure:
     }
 
 
-def _answer(request: Request, emit: Emit) -> Result:
-    trt = _load(request)
+def _answer(request: Request | ReadRequest, emit: Emit) -> Result | Opened:
+    trt = _load(request["flavour"])
+    if request["job"] == "read":
+        return open_engine(trt, request, _logger(trt, emit))
     plan = Path(request["plan"])
 
     def write(data: memoryview) -> None:
@@ -87,11 +90,11 @@ def _answer(request: Request, emit: Emit) -> Result:
     return build(trt, request, _logger(trt, emit), _monitor(trt, emit), write)
 
 
-def _load(request: Request) -> Module:
+def _load(flavour: Flavour) -> Module:
     try:
-        return cast("Module", importlib.import_module(MODULES[request["flavour"]]))
+        return cast("Module", importlib.import_module(MODULES[flavour]))
     except (ImportError, OSError) as error:
-        title = TITLES[request["flavour"]]
+        title = TITLES[flavour]
         raise CapabilityError(
             f"{title} is installed but does not load: {error}",
             hint="its shared libraries are missing or are for another CUDA version",

@@ -60,7 +60,7 @@ def backend_rules(config: Any, backend: str, model: Path) -> Found:
 
 
 def _pair(config: Any) -> bool:
-    return config.platform != "ensemble" and _PLATFORMS.get(config.platform) == config.backend
+    return config.platform != "ensemble" and bool(_PLATFORMS.get(config.platform) == config.backend)
 
 
 def _brought(backend: str, model: Path) -> bool:

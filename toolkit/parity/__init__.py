@@ -9,6 +9,7 @@ from toolkit.parity.decode import decode_cases
 from toolkit.parity.joining import joined
 from toolkit.parity.options import OutputSpec, ParityOptions, Precision, Space, Structure, Tolerance
 from toolkit.parity.prove import prove
+from toolkit.parity.quantised import QuantisedBudget, prove_quantised
 from toolkit.parity.results import (
     Check,
     ClassResult,
@@ -27,6 +28,7 @@ __all__ = [
     "ParityOptions",
     "ParityReport",
     "Precision",
+    "QuantisedBudget",
     "RunCase",
     "Space",
     "Structure",
@@ -38,5 +40,6 @@ __all__ = [
     "hash_files",
     "joined",
     "prove",
+    "prove_quantised",
     "schema",
 ]

@@ -25,7 +25,10 @@ __all__ = ["check_files", "hash_files"]
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 # What a recipe can ask for by name: ``export: {experts: native}``.
-_NAMED = {("com.microsoft", "MoE")}
+_NAMED = {
+    ("com.microsoft", "MoE"),
+    ("com.microsoft", "MatMulNBits"),  # what onnxruntime.quantization makes of weights alone
+}
 # Node names such as /encoder/layer.0/MatMul are no paths, so only text about the file is read.
 _ABSOLUTE = re.compile(r"(?:^|[\s\"'=:(,])(/(?:[\w.+-]+/)+[\w.+-]*|[A-Za-z]:\\\S+|file://\S+)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from toolkit.pipeline.plan import Plan
 from toolkit.progress import Progress
 from toolkit.runtime import Feeds, OrtRunner
 
-__all__ = ["LOWERINGS", "expert_passes", "fastest_lowering", "settle_experts"]
+__all__ = ["LOWERINGS", "expert_passes", "fastest_lowering", "settle_experts", "token_counts"]
 
 LOWERINGS: Mapping[str, type[graphs.Pass]] = {
     "conditionals": graphs.ExpertsToConditionals,
@@ -32,11 +33,12 @@ LOWERINGS: Mapping[str, type[graphs.Pass]] = {
 _MOST_CONDITIONALS = 32
 # Running all experts on all tokens can only win where there are few.
 _FEW_EXPERTS = 16
-_MOST_BYTES = 1 << 30  # of a layer that is copied to be measured
+_MOST_BYTES = 1 << 29  # of a layer that is measured: every lowering holds a copy meanwhile
 _MOST_TOKENS = 2048
 # An operator that only ONNX Runtime has must be this many times faster than those of any runtime.
-_WORTH_A_RUNTIME = 1.25
-_WARM_UP, _RUNS, _SECONDS = 2, 15, 0.4
+_WORTH_A_RUNTIME = 1.15
+_WARM_UP, _ROUNDS, _SECONDS = 2, 21, 0.4
+_BATCHES = 4  # of random rows in turn: one batch would keep its experts in the processor's caches
 
 
 def expert_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
@@ -47,6 +49,8 @@ def expert_passes(plan: Plan) -> tuple[graphs.Pass, ...]:
     wanted = plan.recipe.export.experts
     if wanted == "keep":
         return ()
+    if wanted == "native" and plan.recipe.target == "tensorrt":
+        return (graphs.ExpertsToNative(runtime="tensorrt"),)
     lowering = "rows" if wanted == "auto" else wanted
     return (LOWERINGS[lowering](),)
 
@@ -59,7 +63,8 @@ def settle_experts(
     For TensorRT the rule is how long building takes. For ONNX Runtime one layer of each kind is
     cut out and timed in every lowering that could be the best, over the recipe's range of tokens.
     """
-    layers = [(path, layer) for path in exported for layer in graphs.expert_layers(path)]
+    finding = _finding(plan)
+    layers = [(path, layer) for path in exported for layer in graphs.expert_layers(path, finding)]
     layers = [(path, layer) for path, layer in layers if layer.lowering == "none"]
     if not layers:
         return plan, None
@@ -70,12 +75,20 @@ def settle_experts(
     if plan.recipe.target != "onnx":
         record = _by_rule(most)
     elif any(layer.bytes > _MOST_BYTES for _, layer in layers):
-        reason = f"a layer of experts has more than {_MOST_BYTES >> 30} GiB, too much to measure"
+        reason = f"a layer of experts has more than {_MOST_BYTES >> 20} MiB, too much to measure"
         record = ExpertRecord(lowering="conditionals", reason=reason)
     else:
-        record = fastest_lowering(layers, _token_counts(plan), progress)
+        record = fastest_lowering(layers, token_counts(plan), progress, finding)
     export = plan.recipe.export.model_copy(update={"experts": record.lowering})
     return replace(plan, recipe=plan.recipe.model_copy(update={"export": export})), record
+
+
+def _finding(plan: Plan) -> tuple[graphs.Pass, ...]:
+    """The pass that finds layers in graphs of others, where the recipe names it."""
+    name = graphs.FindMoeBlocks.name
+    return tuple(
+        graphs.PASSES[name](**step.options()) for step in plan.recipe.passes if step.name == name
+    )
 
 
 def _by_rule(most: int) -> ExpertRecord:
@@ -104,7 +117,10 @@ def _kinds(layers: Sequence[tuple[Path, graphs.ExpertLayer]]) -> Iterator[_Kind]
 
 
 def fastest_lowering(
-    layers: Sequence[tuple[Path, graphs.ExpertLayer]], tokens: Sequence[int], progress: Progress
+    layers: Sequence[tuple[Path, graphs.ExpertLayer]],
+    tokens: Sequence[int],
+    progress: Progress,
+    finding: Sequence[graphs.Pass] = (),
 ) -> ExpertRecord:
     """The lowering with the lowest geometric mean of time over token counts.
 
@@ -112,6 +128,7 @@ def fastest_lowering(
         layers: Each with the file that holds it.
         tokens: How many tokens a run has.
         progress: Told of every kind of layer.
+        finding: Passes that the files need before their layers can be seen.
     """
     few = max(layer.experts for _, layer in layers) <= _FEW_EXPERTS
     names = ["conditionals", "rows", *(["dense", "batched"] if few else [])]
@@ -121,7 +138,7 @@ def fastest_lowering(
     kinds = list(_kinds(layers))
     for done, kind in enumerate(kinds):
         progress("measure lowerings of experts", done, len(kinds))
-        found = _times(kind, list(seconds), tokens)
+        found = _times(kind, list(seconds), tokens, finding)
         seconds = {
             name: [a + kind.count * b for a, b in zip(seconds[name], each, strict=True)]
             for name, each in found.items()
@@ -142,26 +159,27 @@ def fastest_lowering(
     return ExpertRecord(lowering=best, reason=reason, milliseconds=milliseconds)
 
 
-def _times(kind: _Kind, names: Sequence[str], tokens: Sequence[int]) -> dict[str, list[float]]:
+def _times(
+    kind: _Kind, names: Sequence[str], tokens: Sequence[int], finding: Sequence[graphs.Pass]
+) -> dict[str, list[float]]:
     """Seconds of one layer in every lowering that fits it, at every number of tokens."""
-    found: dict[str, list[float]] = {}
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         cut = Path(folder) / "layer.onnx"
-        graphs.cut_experts(kind.path, kind.layer.name, cut)
+        graphs.cut_experts(kind.path, kind.layer.name, cut, finding)
+        runners: dict[str, OrtRunner] = {}
         for name in names:
             lowered = Path(folder) / f"{name}.onnx"
             (report,) = graphs.rewrite(cut, [LOWERINGS[name]()], lowered)
-            if name == "native" and report.near_misses:
-                continue
-            with OrtRunner(lowered) as runner:
-                found[name] = [_time(runner, _feeds(kind.layer, count, runner)) for count in tokens]
+            if name != "native" or not report.near_misses:
+                runners[name] = stack.enter_context(OrtRunner(lowered))
             lowered.unlink()
-    return found
+        medians = [_in_turn(kind.layer, runners, count) for count in tokens]
+    return {name: [each[name] for each in medians] for name in runners}
 
 
-def _feeds(layer: graphs.ExpertLayer, tokens: int, runner: OrtRunner) -> Feeds:
+def _feeds(layer: graphs.ExpertLayer, tokens: int, runner: OrtRunner, seed: int) -> Feeds:
     """Random rows, each to ``top_k`` experts at random."""
-    random = np.random.default_rng(tokens)
+    random = np.random.default_rng([tokens, seed])
     wide = next(spec for spec in runner.inputs if spec.name == "x")
     drawn = random.normal(size=(tokens, layer.hidden)).astype(wide.dtype)
     logits = random.normal(size=(tokens, layer.experts)).astype(np.float32)
@@ -171,20 +189,31 @@ def _feeds(layer: graphs.ExpertLayer, tokens: int, runner: OrtRunner) -> Feeds:
     return {"x": drawn, "logits": logits, "ids": np.ascontiguousarray(ids)}
 
 
-def _time(runner: OrtRunner, feeds: Feeds) -> float:
-    """The median of a few runs, within a time limit."""
-    for _ in range(_WARM_UP):
-        runner(feeds)
-    found: list[float] = []
-    end = time.perf_counter() + _SECONDS
-    while len(found) < _RUNS and (not found or time.perf_counter() < end):
-        start = time.perf_counter()
-        runner(feeds)
-        found.append(time.perf_counter() - start)
-    return float(np.median(found))
+def _in_turn(
+    layer: graphs.ExpertLayer, runners: Mapping[str, OrtRunner], tokens: int
+) -> dict[str, float]:
+    """Each one's median over rounds in which all run the same rows, within a time limit.
+
+    In turn, because a layer in a model follows others: run by itself over and over, it would find
+    its weights in the processor's caches.
+    """
+    first = next(iter(runners.values()))
+    batches = [_feeds(layer, tokens, first, seed) for seed in range(_BATCHES)]
+    found: dict[str, list[float]] = {name: [] for name in runners}
+    end = math.inf
+    for turn in range(_WARM_UP + _ROUNDS):
+        if turn == _WARM_UP:
+            end = time.perf_counter() + _SECONDS * len(runners)
+        elif turn > _WARM_UP and time.perf_counter() > end:
+            break
+        for name, runner in runners.items():
+            start = time.perf_counter()
+            runner(batches[turn % _BATCHES])
+            found[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times[_WARM_UP:])) for name, times in found.items()}
 
 
-def _token_counts(plan: Plan) -> tuple[int, ...]:
+def token_counts(plan: Plan) -> tuple[int, ...]:
     """How many tokens a batch has at the smallest, the usual and the largest sizes."""
     names = {
         dim

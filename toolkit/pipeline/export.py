@@ -11,8 +11,6 @@ from toolkit.artifacts import Engine, OnnxModel
 from toolkit.bundle import ExpertRecord, Manifest, is_bundle, publishing
 from toolkit.checkpoint import check_finite
 from toolkit.engine import (
-    EngineOptions,
-    Flavour,
     build_engine,
     check_profiles,
     missing,
@@ -22,15 +20,18 @@ from toolkit.engine import (
 from toolkit.errors import CapabilityError
 from toolkit.export import adopt_onnx
 from toolkit.parity import ParityReport
+from toolkit.pipeline.distilled import train_students
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
 from toolkit.pipeline.labels import write_labels
+from toolkit.pipeline.neurons import settle_neurons
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
+from toolkit.pipeline.quantised import quantise_graph
 from toolkit.pipeline.tokenizer import copy_tokenizer
 from toolkit.pipeline.writing import write_record
 from toolkit.progress import Progress, silent
-from toolkit.recipe import Recipe
+from toolkit.recipe import Recipe, engine_options
 from toolkit.sources import Part
 
 __all__ = ["Outcome", "export_recipe", "publish_path"]
@@ -75,11 +76,15 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         graphs.GraphError: If graphs cannot be fused or rewritten.
     """
     with publishing(out) as draft:
+        train_students(recipe, folder, progress)
         plan = make_plan(recipe, folder)
         if recipe.target != "onnx":
-            check_profiles(_options(plan, recipe.target), plan.shapes)
+            check_profiles(engine_options(recipe.engine, recipe.target), plan.shapes)
         _check_weights(plan, progress)
         plan, model, passes, experts = _build_graph(plan, draft.folder, progress)
+        plan, skipped, neurons = settle_neurons(plan, model.path, progress)
+        passes += skipped
+        quantised = quantise_graph(plan, model.path, progress)
         if recipe.target != "onnx":
             refuse(model.path, recipe.target, tuple(plan.shapes))
         report = prove_plan(plan, model.path, progress)
@@ -88,7 +93,9 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         engine = _build_engine(plan, model, draft.folder, progress) if build else None
         copy_tokenizer(plan, draft.folder)
         write_labels(plan, draft.folder)
-        manifest = write_record(plan, model, report, engine, passes, draft.folder, out, experts)
+        manifest = write_record(
+            plan, model, report, engine, passes, draft.folder, out, experts, neurons, quantised
+        )
         failed = out.with_name(out.name + ".failed")
         if not report.passed:
             draft.destination = failed.absolute()
@@ -143,16 +150,6 @@ def _build_graph(
     return plan, model, tuple(passes), experts
 
 
-def _options(plan: Plan, target: Flavour) -> EngineOptions:
-    settings = plan.recipe.engine
-    return EngineOptions(
-        flavour=target,
-        compute_capabilities=tuple(settings.compute_capabilities),
-        profiles=settings.profiles,
-        plugin=settings.plugin,
-    )
-
-
 def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress) -> Engine | None:
     target = plan.recipe.target
     if target == "onnx":
@@ -160,7 +157,7 @@ def _build_engine(plan: Plan, model: OnnxModel, folder: Path, progress: Progress
     return build_engine(
         model,
         plan.shapes,
-        _options(plan, target),
+        engine_options(plan.recipe.engine, target),
         folder / "model.plan",
         lambda what, done, total: progress(
             f"build engine: {what[:1].lower()}{what[1:]}", done, total

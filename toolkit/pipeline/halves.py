@@ -28,13 +28,13 @@ from toolkit.pipeline.reference import (
     output_specs,
     reference_runner,
 )
-from toolkit.pipeline.runtimes import Runtime, candidate_runners
+from toolkit.pipeline.runtimes import candidate_runners
 from toolkit.pipeline.watched import Watching
 from toolkit.progress import Progress
 from toolkit.recipe import ExportSettings
-from toolkit.runtime import Runner
+from toolkit.runtime import Runner, RuntimeName
 
-__all__ = ["WIDENED", "Halves", "half_precision", "prove_widened"]
+__all__ = ["WIDENED", "Halves", "float_structure", "half_precision", "prove_widened"]
 
 WIDENED = ", widened to float32"
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -62,7 +62,7 @@ class Halves:
 
 @contextmanager
 def half_precision(
-    plan: Plan, runtime: Runtime, exact: str, progress: Progress, watching: Watching
+    plan: Plan, runtime: RuntimeName, exact: str, progress: Progress, watching: Watching
 ) -> Iterator[Halves | None]:
     """Export the plan in float32; None where float32 ships anyway.
 
@@ -73,17 +73,14 @@ def half_precision(
         progress: Told of every model.
         watching: Shows which experts graphs choose.
     """
-    recipe, precision = plan.recipe, plan.recipe.export.arithmetic
+    precision = plan.recipe.export.arithmetic
     if precision == "float32":
         yield None
         return
-    full = ExportSettings(opset=recipe.export.opset, experts=recipe.export.experts)
-    whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
     with TemporaryDirectory() as name:
         folder = Path(name)
-        exported = export_leaves(whole, folder, progress)
-        graph, rounded = folder / "float32.onnx", folder / "rounded.onnx"
-        fuse_leaves(whole, exported, graph, asked_passes(whole))
+        whole, graph = _in_float32(plan, folder, progress)
+        rounded = folder / "rounded.onnx"
         graphs.round_constants(graph, rounded, precision)
         yield Halves(
             Structure(
@@ -93,6 +90,30 @@ def half_precision(
             reference=_reference(plan, exact),
             baseline=watching.runner(rounded, runtime, ", constants rounded"),
         )
+
+
+@contextmanager
+def float_structure(
+    plan: Plan, runtime: RuntimeName, exact: str, progress: Progress, watching: Watching
+) -> Iterator[Structure]:
+    """The plan exported in float32 and PyTorch in float32; arguments as for ``half_precision``."""
+    with TemporaryDirectory() as name:
+        whole, graph = _in_float32(plan, Path(name), progress)
+        yield Structure(
+            baselines=baseline_runners(whole, "float32", exact),
+            candidates=candidate_runners(graph, watching, runtime, label=", in float32"),
+        )
+
+
+def _in_float32(plan: Plan, folder: Path, progress: Progress) -> tuple[Plan, Path]:
+    """The plan in float32, exported and fused."""
+    recipe = plan.recipe
+    full = ExportSettings(opset=recipe.export.opset, experts=recipe.export.experts)
+    whole = replace(plan, recipe=recipe.model_copy(update={"export": full}))
+    exported = export_leaves(whole, folder, progress)
+    graph = folder / "float32.onnx"
+    fuse_leaves(whole, exported, graph, asked_passes(whole))
+    return whole, graph
 
 
 def _reference(plan: Plan, exact: str) -> Runner:
@@ -107,7 +128,7 @@ def prove_widened(  # noqa: PLR0913, PLR0917  (each is a different thing, and al
     graph: Path,
     halves: Halves,
     options: ParityOptions,
-    runtime: Runtime,
+    runtime: RuntimeName,
     progress: Progress,
     watching: Watching,
 ) -> ParityReport:

@@ -32,13 +32,15 @@ from toolkit.pipeline.nodes import (
 )
 from toolkit.pipeline.own_caches import all_or_none, own_caches
 from toolkit.pipeline.parts import check_part
+from toolkit.pipeline.readers import readers
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.pipeline.stacks import FeedPlan, StackPlan, check_dimensions, check_feeds
-from toolkit.pipeline.vocabulary import Reader, translations
+from toolkit.pipeline.vocabulary import translations
 from toolkit.recipe import (
     BUILT_IN_FACTORIES,
     CheckpointModel,
+    DistillModel,
     EnsembleModel,
     FactoryModel,
     GateSpec,
@@ -63,6 +65,7 @@ __all__ = [
     "Plan",
     "StackPlan",
     "make_plan",
+    "plan_teachers",
     "soup_members",
 ]
 
@@ -99,18 +102,33 @@ def make_plan(recipe: Recipe, folder: Path) -> Plan:
         MergeError: If models cannot be merged.
         graphs.GraphError: If an ONNX member cannot be read.
     """
-    root = _resolve(recipe.model, recipe, folder)
+    root = _rooted(recipe, folder)
     _check_precision(recipe, root)
-    check_part(recipe.part, walk_leaves("", root))
-    all_or_none(walk_leaves("", root))
-    root = each_leaf((), root, own_caches)
-    said = translations(list(_readers((), root, ())))
-    root = each_leaf((), root, lambda path, leaf: replace(leaf, translation=said.get(path)))
     inputs = join_inputs([(root.name, root.inputs, root.rename)], declared=recipe.input_specs())
     check_dimensions(_feeds(root), inputs)
     sources = [leaf.origin for _, leaf in walk_leaves("", root)]
     shapes = resolve_shapes(inputs, recipe.shapes, sources)
     return Plan(recipe, folder, root, inputs, shapes)
+
+
+def plan_teachers(recipe: Recipe, folder: Path) -> Plan:
+    """Resolve a recipe whose model is not exported, so that it has no ranges of shapes.
+
+    Raises:
+        ToolkitError: As ``make_plan``.
+    """
+    root = _rooted(recipe, folder)
+    inputs = join_inputs([(root.name, root.inputs, root.rename)])
+    return Plan(recipe, folder, root, inputs, {})
+
+
+def _rooted(recipe: Recipe, folder: Path) -> Node:
+    root = _resolve(recipe.model, recipe, folder)
+    check_part(recipe.part, walk_leaves("", root))
+    all_or_none(walk_leaves("", root))
+    root = each_leaf((), root, own_caches)
+    said = translations(list(readers((), root, ())))
+    return each_leaf((), root, lambda path, leaf: replace(leaf, translation=said.get(path)))
 
 
 def _check_precision(recipe: Recipe, root: Node) -> None:
@@ -122,24 +140,6 @@ def _check_precision(recipe: Recipe, root: Node) -> None:
             "there is no PyTorch model to say how large a healthy error is",
             hint="lower the file itself with graphs.MixedPrecision, or build from the checkpoint",
         )
-
-
-def _readers(
-    path: tuple[str, ...], node: Node, above: tuple[EnsemblePlan | GroupPlan, ...]
-) -> Iterator[Reader]:
-    """Every Hugging Face model that is a member, with the ensembles above it, outermost last."""
-    if isinstance(node, (EnsemblePlan, GroupPlan)):
-        for member in node.members:
-            yield from _readers((*path, member.name), member, (node, *above))
-    elif isinstance(node, StackPlan):
-        for stage in node.stages:
-            yield from _readers((*path, stage.name), stage, ())
-    elif above and isinstance(node.origin, HuggingFaceSource):
-        ids = "decoder_input_ids" if node.origin.part == "decoder" else "input_ids"
-        for rename in (node.rename, *(ensemble.rename for ensemble in above)):
-            ids = rename.get(ids, ids)
-        vetoed = any(isinstance(e, EnsemblePlan) and e.combine == "log_linear" for e in above)
-        yield Reader(path, node.name, node.origin, ids, vetoed)
 
 
 def _feeds(node: Node) -> Iterator[TensorSpec]:
@@ -172,7 +172,13 @@ def _resolve(
 
 
 def _origin(
-    model: CheckpointModel | FactoryModel | MergeModel | MoeModel | OnnxFile | SoupModel,
+    model: CheckpointModel
+    | DistillModel
+    | FactoryModel
+    | MergeModel
+    | MoeModel
+    | OnnxFile
+    | SoupModel,
     recipe: Recipe,
     folder: Path,
     available: tuple[TensorSpec, ...],
@@ -185,6 +191,10 @@ def _origin(
         return _soup(model, recipe, folder, available)
     if isinstance(model, MergeModel | MoeModel):
         return merged_source(model, folder, recipe.seed, part)
+    if isinstance(model, DistillModel):
+        from toolkit.pipeline.distilled import distilled_source  # noqa: PLC0415  (plans teachers)
+
+        return distilled_source(model, recipe, folder, available, part)
     if isinstance(model, OnnxFile):
         return adopt_onnx(model.onnx.path)
     return FactorySource(

@@ -13,7 +13,7 @@ from toolkit.pipeline.plan import Plan
 from toolkit.runtime import Array, Feeds, Outputs, Runner
 from toolkit.sources import HuggingFaceSource
 
-__all__ = ["proof_cases", "recorded"]
+__all__ = ["proof_cases", "recorded", "tokenizer_of"]
 
 
 def proof_cases(plan: Plan) -> tuple[Case, ...]:
@@ -29,7 +29,7 @@ def proof_cases(plan: Plan) -> tuple[Case, ...]:
     drawn = (*_one_token(plan), *drawn)
     real: tuple[Case, ...] = ()
     if settings.inputs is not None:
-        real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, _tokenizer(plan))
+        real = real_cases(settings.inputs.path, plan.inputs, plan.shapes, tokenizer_of(plan))
     return (*real, *decoded, *drawn)
 
 
@@ -75,7 +75,8 @@ def recorded(case: Case, runner: Runner) -> list[dict[str, Array]]:
     return steps
 
 
-def _tokenizer(plan: Plan) -> Path | None:
+def tokenizer_of(plan: Plan) -> Path | None:
+    """The first ``tokenizer.json`` of the plan's models."""
     for _, leaf in plan.leaves():
         if isinstance(leaf.origin, HuggingFaceSource):
             path = leaf.origin.folder / "tokenizer.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.bundle import open_bundle
+from toolkit.bundle import Bundle, open_bundle
+from toolkit.errors import EngineError
 from toolkit.parity import (
     Check,
     ParityOptions,
@@ -21,15 +22,17 @@ from toolkit.pipeline.detection import detection_floor
 from toolkit.pipeline.halves import half_precision, prove_widened
 from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.proof_cases import proof_cases
+from toolkit.pipeline.quantised import low_precision_report
 from toolkit.pipeline.reference import (
     baseline_runners,
     output_specs,
     reference_precision,
     reference_runner,
 )
-from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
+from toolkit.pipeline.runtimes import candidate_runners, graph_runtime, unsupported
 from toolkit.pipeline.watched import Watching, is_causal
 from toolkit.progress import Progress, silent
+from toolkit.runtime import RuntimeName, require_runtime, runs_plans
 
 __all__ = ["prove_bundle", "prove_plan"]
 
@@ -39,7 +42,7 @@ def prove_plan(
     graph: Path,
     progress: Progress = silent,
     *,
-    runtime: Runtime = "cpu",
+    runtime: RuntimeName = "cpu",
     seconds: float | None = None,
 ) -> ParityReport:
     """Hold a graph, without and with the runtime's optimisations, against the plan's meaning.
@@ -59,22 +62,18 @@ def prove_plan(
     require_runtime(runtime)
     static = check_files(graph, plan.inputs)
     exact, notes = reference_precision(plan)
-    lacking = unsupported(precision, runtime)
-    options = ParityOptions(
-        tolerance=Tolerance().tightened(**recipe.parity.tolerance.stated()),
-        precision=precision,
-        seconds=recipe.parity.budget if seconds is None else seconds,
-        inputs=plan.inputs,
-        notes=notes,
-        causal=is_causal(plan),
-    )
+    lacking, runs = unsupported(precision, runtime), graph_runtime(runtime)
+    options = _options(plan, notes, seconds)
 
     def told(what: str, done: int, total: int) -> None:
         progress(f"prove: {what}", done, total)
 
+    if recipe.export.low is not None:
+        report = low_precision_report(plan, graph, exact, options, runtime, told)
+        return report.with_files(static, hash_files(graph))
     with (
         Watching(plan) as watching,
-        half_precision(plan, runtime, exact, progress, watching) as halves,
+        half_precision(plan, runs, exact, progress, watching) as halves,
     ):
         report = prove(
             reference=reference_runner(plan, exact),
@@ -87,13 +86,25 @@ def prove_plan(
             structure=halves.structure if halves else None,
         )
         if halves:
-            widened = prove_widened(plan, graph, halves, options, runtime, told, watching)
+            widened = prove_widened(plan, graph, halves, options, runs, told, watching)
             report = joined(report, widened).with_note(_floor(plan, exact, widened))
     if watching.hidden:
         names = ", ".join(watching.hidden)
         report = report.with_note(f"the routing of experts was not observed in {names}")
     report = _without_run(report, precision, lacking) if lacking else report
     return report.with_files(static, hash_files(graph))
+
+
+def _options(plan: Plan, notes: tuple[str, ...], seconds: float | None) -> ParityOptions:
+    parity = plan.recipe.parity
+    return ParityOptions(
+        tolerance=Tolerance().tightened(**parity.tolerance.stated()),
+        precision=plan.recipe.export.arithmetic,
+        seconds=parity.budget if seconds is None else seconds,
+        inputs=plan.inputs,
+        notes=notes,
+        causal=is_causal(plan),
+    )
 
 
 def _without_run(report: ParityReport, precision: str, lacking: str) -> ParityReport:
@@ -121,7 +132,7 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
     allow_code: bool = False,
     as_is: bool = False,
     root: Path | None = None,
-    runtime: Runtime = "cpu",
+    runtime: RuntimeName = "cpu",
     seconds: float | None = None,
 ) -> ParityReport:
     """Prove a bundle again, from its own recipe.
@@ -139,8 +150,21 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
         CapabilityError: If this machine lacks the runtime.
         IntegrityError: If files differ from the manifest and ``as_is`` is off.
         BundleError: If the folder with the models is gone.
+        EngineError: If an engine is to be run that the bundle does not hold.
     """
     require_runtime(runtime)
     bundle = open_bundle(folder, verify=not as_is)
+    if runs_plans(runtime):
+        _check_engine(bundle, runtime)
     plan = bundle_plan(bundle, allow_code=allow_code, root=root)
     return prove_plan(plan, bundle.model, progress, runtime=runtime, seconds=seconds)
+
+
+def _check_engine(bundle: Bundle, runtime: RuntimeName) -> None:
+    engine = bundle.manifest.engine
+    if engine is None or engine.flavour != runtime:
+        found = "no engine" if engine is None else f"an engine of {engine.flavour}"
+        raise EngineError(
+            f"{bundle.folder} holds {found}, wanted one of {runtime}",
+            hint=f"toolkit build {bundle.folder} --target {runtime}",
+        )

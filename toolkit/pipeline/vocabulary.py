@@ -36,6 +36,7 @@ class Reader:
         source: The model.
         ids: The name of its ``input_ids`` in the whole ensemble.
         vetoed: Whether a log-linear ensemble is anywhere above it.
+        learns: Whether it is a student, and those that follow are its teachers.
     """
 
     path: tuple[str, ...]
@@ -43,6 +44,7 @@ class Reader:
     source: HuggingFaceSource
     ids: str
     vetoed: bool
+    learns: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,11 @@ class _Pair:
         """From the first member's ids to this one's; None if they are the same."""
         base, own = self.base.tokens, self.own.tokens
         if "seq2seq-lm" in {self.first.source.head, self.reader.source.head}:
+            if self.first.learns:
+                raise self._refusal(
+                    f"their vocabularies have {self.base.rows} and {self.own.rows}"
+                    " ids, and encoder-decoder models are not translated"
+                )
             raise RecipeError(
                 f"encoder-decoder members {self.first.name!r} and {self.reader.name!r} share the "
                 f"input {self.first.ids!r}, but their vocabularies differ "
@@ -155,6 +162,8 @@ class _Pair:
 
     def _check_lacking(self, lacking: Sequence[str]) -> None:
         hint = f"name {self.reader.name!r} first: its vocabulary is then that of the ensemble"
+        if self.first.learns:
+            hint = "teach a student whose tokens every teacher has"
         if self.reader.vetoed:
             raise RecipeError(
                 f"member {self.reader.name!r} lacks {_some(lacking, self.first)}, and in"
@@ -181,6 +190,13 @@ class _Pair:
         return Translation("input_ids", "logits", tuple(reads), tuple(speaks))
 
     def _refusal(self, reason: str) -> RecipeError:
+        if self.first.learns:
+            return RecipeError(
+                f"the student {self.first.name!r} cannot learn words from {self.reader.name!r}: "
+                f"{reason}",
+                hint="teachers and student need one tokenizer; only the texts that a teacher writes"
+                " can be learnt across tokenizers",
+            )
         return RecipeError(
             f"members {self.first.name!r} and {self.reader.name!r} share the input "
             f"{self.first.ids!r}, but {reason}",

@@ -15,6 +15,8 @@ from toolkit.bundle import (
     ExpertRecord,
     FileRecord,
     Manifest,
+    NeuronRecord,
+    QuantisationRecord,
     SourceRecord,
     TensorRecord,
     hash_file,
@@ -38,6 +40,8 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     folder: Path,
     out: Path,
     experts: ExpertRecord | None = None,
+    neurons: NeuronRecord | None = None,
+    quantisation: QuantisationRecord | None = None,
 ) -> Manifest:
     """Write ``recipe.yaml``, ``parity.json``, ``report.html`` and, last, ``manifest.json``."""
     recipe = plan.recipe.model_copy(update={"shapes": dict(plan.shapes)})
@@ -56,7 +60,7 @@ def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all
     write_report(page, context)
     files[page.name] = hash_file(page)
     manifest = _manifest(plan, model, report, engine, files, out).model_copy(
-        update={"experts": experts}
+        update={"experts": experts, "neurons": neurons, "quantisation": quantisation}
     )
     manifest.write(folder / MANIFEST)
     return manifest

@@ -1,6 +1,16 @@
 """The recipe: one YAML file that says what to build, validated before anything is loaded."""
 
 from toolkit.recipe.base import LoadContext
+from toolkit.recipe.distilling import (
+    CacheSpec,
+    DataSpec,
+    LayersSpec,
+    MatchSpec,
+    ObjectiveSpec,
+    StudentSpec,
+    TrainingSpec,
+)
+from toolkit.recipe.engines import EngineSettings, engine_options, size_in_bytes
 from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.kinds import (
     BUILT_IN_FACTORIES,
@@ -12,6 +22,8 @@ from toolkit.recipe.kinds import (
 )
 from toolkit.recipe.load import load_recipe, parse_recipe, recipe_schema, resolved_yaml
 from toolkit.recipe.models import (
+    DistillModel,
+    DistillSpec,
     EnsembleModel,
     EnsembleSpec,
     GateSpec,
@@ -22,20 +34,19 @@ from toolkit.recipe.models import (
     StackSpec,
 )
 from toolkit.recipe.problems import Problem, recipe_error
+from toolkit.recipe.proving import ParitySettings, duration
 from toolkit.recipe.recipe import Recipe
-from toolkit.recipe.settings import (
-    EngineSettings,
-    Input,
-    ParitySettings,
-    PassSettings,
-    duration,
-)
+from toolkit.recipe.settings import Input, PassSettings
 from toolkit.recipe.shapes import check_shapes
 from toolkit.recipe.stacks import Feed
 
 __all__ = [
     "BUILT_IN_FACTORIES",
+    "CacheSpec",
     "CheckpointModel",
+    "DataSpec",
+    "DistillModel",
+    "DistillSpec",
     "EngineSettings",
     "EnsembleModel",
     "EnsembleSpec",
@@ -44,10 +55,13 @@ __all__ = [
     "Feed",
     "GateSpec",
     "Input",
+    "LayersSpec",
     "LoadContext",
+    "MatchSpec",
     "MergeModel",
     "Model",
     "MoeModel",
+    "ObjectiveSpec",
     "OnnxFile",
     "ParitySettings",
     "PassSettings",
@@ -57,11 +71,15 @@ __all__ = [
     "SoupSpec",
     "StackModel",
     "StackSpec",
+    "StudentSpec",
+    "TrainingSpec",
     "check_shapes",
     "duration",
+    "engine_options",
     "load_recipe",
     "parse_recipe",
     "recipe_error",
     "recipe_schema",
     "resolved_yaml",
+    "size_in_bytes",
 ]

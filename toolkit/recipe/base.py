@@ -25,10 +25,8 @@ __all__ = ["TAGS", "LoadContext", "RecipeModel", "context_of", "invalid", "probl
 Self = TypeVar("Self", bound="RecipeModel")
 
 # The kinds of models and the tags that tell them apart inside pydantic.
-TAGS: Mapping[str, str] = {
-    kind: f"<{kind}>"
-    for kind in ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
-}
+_KINDS = "checkpoint factory onnx merge moe soup distill ensemble stack"
+TAGS: Mapping[str, str] = {kind: f"<{kind}>" for kind in _KINDS.split()}
 
 _PROBLEM = "recipe_problem"
 _WANTED: Mapping[str, str] = {
@@ -43,6 +41,7 @@ _WANTED: Mapping[str, str] = {
     "tuple_type": "a list",
 }
 _BOUNDS: Mapping[str, tuple[str, str]] = {
+    "greater_than": ("gt", "more than {:g}"),
     "greater_than_equal": ("ge", "at least {:g}"),
     "less_than": ("lt", "less than {:g}"),
     "less_than_equal": ("le", "at most {:g}"),

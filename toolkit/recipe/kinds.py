@@ -25,6 +25,7 @@ from toolkit.recipe.problems import Problem, shown
 
 __all__ = [
     "BUILT_IN_FACTORIES",
+    "FACTORY_SCHEMA",
     "RESERVED_NAMES",
     "CheckpointModel",
     "CheckpointSettings",
@@ -35,10 +36,14 @@ __all__ = [
     "OnnxFile",
     "Scalar",
     "TensorName",
+    "factory_name",
+    "safetensors_only",
     "sanitised",
+    "scalar",
 ]
 
 _FACTORY = re.compile(r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*$")
+FACTORY_SCHEMA: dict[str, Any] = {"type": "string", "pattern": _FACTORY.pattern}
 _NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")
 # The fused graph calls its own values so.
 RESERVED_NAMES = ("interpolation",)
@@ -70,7 +75,8 @@ def sanitised(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).lstrip(".-")[:80] or "model"
 
 
-def _factory(value: Any, info: ValidationInfo) -> str:
+def factory_name(value: Any, info: ValidationInfo) -> str:
+    """``package.module:callable``, checked, and refused where code is not allowed."""
     if not isinstance(value, str) or not _FACTORY.match(value):
         raise invalid(
             f"found {shown(value)}, wanted package.module:callable",
@@ -113,7 +119,8 @@ def _moe(value: Any) -> dict[str, Any]:
     return value
 
 
-def _scalar(value: Any) -> Scalar:
+def scalar(value: Any) -> Scalar:
+    """A keyword argument of a callable, checked."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -121,7 +128,7 @@ def _scalar(value: Any) -> Scalar:
     raise invalid(f"found {shown(value)}, wanted true, false, a finite number, text or null")
 
 
-def _safetensors(value: Any, info: ValidationInfo) -> Any:
+def safetensors_only(value: Any, info: ValidationInfo) -> Any:
     """Refuse pickles by name before anything is opened; their content is checked when opened."""
     if not isinstance(value, str) or not value.endswith(tuple(PICKLE_SUFFIXES)):
         return value
@@ -204,17 +211,17 @@ class FactoryModel(NamedModel):
 
     factory: Annotated[
         str,
-        PlainValidator(_factory),
-        WithJsonSchema({"type": "string", "pattern": _FACTORY.pattern}),
+        PlainValidator(factory_name),
+        WithJsonSchema(FACTORY_SCHEMA),
         Field(description="package.module:callable that returns the module."),
     ]
     weights: Annotated[
         FilePath,
-        BeforeValidator(_safetensors),
+        BeforeValidator(safetensors_only),
         Field(description="safetensors file with the module's state dict."),
     ]
     kwargs: Annotated[
-        dict[str, Annotated[Scalar, PlainValidator(_scalar)]],
+        dict[str, Annotated[Scalar, PlainValidator(scalar)]],
         Field(default_factory=dict, description="Keyword arguments of the callable: scalars."),
     ]
     outputs: Annotated[

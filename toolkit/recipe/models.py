@@ -8,8 +8,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from toolkit.recipe.base import TAGS, RecipeModel, invalid
+from toolkit.recipe.distilling import (
+    CacheSpec,
+    DataSpec,
+    ObjectiveSpec,
+    StudentSpec,
+    TrainingSpec,
+)
 from toolkit.recipe.kinds import (
     CheckpointModel,
+    CheckpointSettings,
     FactoryModel,
     MergeModel,
     MoeModel,
@@ -25,6 +33,8 @@ from toolkit.recipe.weights import MAX_WEIGHT, weight_problems
 __all__ = [
     "KINDS",
     "MAX_MODEL_DEPTH",
+    "DistillModel",
+    "DistillSpec",
     "EnsembleModel",
     "EnsembleSpec",
     "GateSpec",
@@ -166,6 +176,29 @@ class SoupModel(NamedModel):
     soup: Annotated[SoupSpec, Field(description="Fine-tunes and how they are scored.")]
 
 
+class DistillSpec(RecipeModel):
+    """A student, and what it is taught by."""
+
+    student: Annotated[StudentSpec, Field(description="What is taught, and where it begins.")]
+    teachers: Annotated[
+        Model, Field(description="A model of any kind; several teachers are an ensemble.")
+    ]
+    data: Annotated[DataSpec, Field(description="What it learns from.")]
+    objective: Annotated[ObjectiveSpec, Field(description="What it is to minimise.")] = (
+        ObjectiveSpec()
+    )
+    training: Annotated[TrainingSpec, Field(description="How it is trained.")] = TrainingSpec()
+    cache: Annotated[
+        CacheSpec, Field(description="What is kept of the teachers' words on disk.")
+    ] = CacheSpec()
+
+
+class DistillModel(CheckpointSettings):
+    """A student that is taught by other models, and is one model afterwards."""
+
+    distill: Annotated[DistillSpec, Field(description="Student, teachers, data, objective.")]
+
+
 class EnsembleModel(NamedModel):
     """Several models as one."""
 
@@ -263,6 +296,7 @@ Model: TypeAlias = Annotated[
     | Annotated[MergeModel, Tag("<merge>")]
     | Annotated[MoeModel, Tag("<moe>")]
     | Annotated[SoupModel, Tag("<soup>")]
+    | Annotated[DistillModel, Tag("<distill>")]
     | Annotated[EnsembleModel, Tag("<ensemble>")]
     | Annotated[StackModel, Tag("<stack>")],
     Discriminator(_kind_tag),
@@ -273,6 +307,8 @@ GateSpec.model_rebuild()
 EnsembleSpec.model_rebuild()
 SoupSpec.model_rebuild()
 SoupModel.model_rebuild()
+DistillSpec.model_rebuild()
+DistillModel.model_rebuild()
 EnsembleModel.model_rebuild()
 StackSpec.model_rebuild()
 StackModel.model_rebuild()

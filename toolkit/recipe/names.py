@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,9 +13,10 @@ from toolkit.recipe.kinds import (
     FactoryModel,
     MergeModel,
     MoeModel,
+    OnnxFile,
     sanitised,
 )
-from toolkit.recipe.models import EnsembleModel, Model, SoupModel, StackModel
+from toolkit.recipe.models import DistillModel, EnsembleModel, Model, SoupModel, StackModel
 from toolkit.recipe.problems import Location
 
 __all__ = ["resolved_model", "walk"]
@@ -32,6 +33,9 @@ def walk(model: Any, path: Location = ("model",)) -> Iterator[tuple[Location, An
         if isinstance(members, (list, tuple)):
             for i, member in enumerate(members):
                 yield from walk(member, (*path, kind, key, i))
+    teachers = _get(_get(model, "distill"), "teachers")
+    if teachers is not None:
+        yield from walk(teachers, (*path, "distill", "teachers"))
     gate = _get(_get(_get(model, "ensemble"), "gate"), "model")
     if gate is not None:
         yield from walk(gate, (*path, "ensemble", "gate", "model"))
@@ -60,17 +64,26 @@ def resolved_model(model: Model) -> Model:
     return _rebuilt(model, iter(names))
 
 
+_PLAIN: Mapping[type[RecipeModel], str] = {
+    EnsembleModel: "ensemble",
+    SoupModel: "soup",
+    StackModel: "stack",
+    MoeModel: "moe",
+    DistillModel: "student",
+}
+
+
 def _derived(model: Model) -> str:
     if isinstance(model, CheckpointModel):
         return sanitised(model.checkpoint.path.resolve().name)
     if isinstance(model, FactoryModel):
         return sanitised(model.factory.rpartition(":")[2])
-    if isinstance(model, (EnsembleModel, SoupModel)):
-        return "soup" if isinstance(model, SoupModel) else "ensemble"
-    if isinstance(model, (StackModel, MoeModel)):
-        return "stack" if isinstance(model, StackModel) else "moe"
+    for kind, name in _PLAIN.items():
+        if isinstance(model, kind):
+            return name
     if isinstance(model, MergeModel):
         return sanitised(str(model.merge.get("name") or model.merge["merge_method"]))
+    assert isinstance(model, OnnxFile)
     return sanitised(PurePosixPath(model.onnx.text).stem)
 
 
@@ -99,6 +112,9 @@ def _rebuilt(model: Model, names: Iterator[str]) -> Model:
     if isinstance(model, SoupModel):
         members = tuple(_rebuilt(member, names) for member in model.soup.members)
         update["soup"] = model.soup.model_copy(update={"members": members})
+    if isinstance(model, DistillModel):
+        teachers = _rebuilt(model.distill.teachers, names)
+        update["distill"] = model.distill.model_copy(update={"teachers": teachers})
     if isinstance(model, StackModel):
         stages = tuple(_rebuilt(stage, names) for stage in model.stack.stages)
         update["stack"] = model.stack.model_copy(update={"stages": stages})

@@ -13,7 +13,7 @@ from pydantic import PlainSerializer, PlainValidator, ValidationInfo, WithJsonSc
 from toolkit.recipe.base import LoadContext, context_of, invalid
 from toolkit.recipe.problems import shown
 
-__all__ = ["FilePath", "FolderPath", "LocalPath"]
+__all__ = ["DataPath", "FilePath", "FolderPath", "LocalPath"]
 
 _ROOT_HINT = (
     "paths are read against the recipe's folder and stay inside it; name another with --root"
@@ -36,7 +36,7 @@ class LocalPath:
         return self.text
 
 
-def _validator(folder: bool) -> Callable[[Any, ValidationInfo], LocalPath]:
+def _validator(folder: bool | None) -> Callable[[Any, ValidationInfo], LocalPath]:
     def read(value: Any, info: ValidationInfo) -> LocalPath:
         if isinstance(value, LocalPath):
             return value
@@ -68,16 +68,17 @@ def _check_confined(text: str, path: Path, context: LoadContext) -> None:
     raise invalid(f"{shown(text)} {how} out of {context.root.absolute()} to {real}", _ROOT_HINT)
 
 
-def _check_exists(text: str, path: Path, context: LoadContext, *, folder: bool) -> None:
-    wanted = "a folder" if folder else "a file"
+def _check_exists(text: str, path: Path, context: LoadContext, *, folder: bool | None) -> None:
+    wanted = "a file or folder" if folder is None else "a folder" if folder else "a file"
     try:
-        exists, right_kind = path.exists(), path.is_dir() if folder else path.is_file()
+        exists = path.exists()
+        right_kind = folder is None or (path.is_dir() if folder else path.is_file())
     except OSError as error:
         raise invalid(f"{shown(text)} cannot be looked at: {error.strerror}") from error
     if not exists:
         raise invalid(
             f"{shown(text)} does not exist in {context.root.absolute()}, wanted {wanted}",
-            _listing(path.parent) or _download_hint(text, folder=folder),
+            _listing(path.parent) or _download_hint(text, folder=bool(folder)),
         )
     if not right_kind:
         found = "file" if path.is_file() else "folder"
@@ -108,6 +109,13 @@ FolderPath: TypeAlias = Annotated[
 FilePath: TypeAlias = Annotated[
     LocalPath,
     PlainValidator(_validator(folder=False)),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+]
+# A file, or a folder.
+DataPath: TypeAlias = Annotated[
+    LocalPath,
+    PlainValidator(_validator(folder=None)),
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "minLength": 1}),
 ]

@@ -11,18 +11,13 @@ from pydantic import Field, StringConstraints, model_validator
 from toolkit.artifacts import TensorSpec
 from toolkit.errors import RecipeError
 from toolkit.recipe.base import RecipeModel
+from toolkit.recipe.engines import EngineSettings, engine_problems
 from toolkit.recipe.exporting import ExportSettings
 from toolkit.recipe.models import MAX_MODEL_DEPTH, EnsembleModel, Model, StackModel
 from toolkit.recipe.names import resolved_model, walk
 from toolkit.recipe.problems import Location, Problem, dotted, shown
-from toolkit.recipe.settings import (
-    EngineSettings,
-    Input,
-    ParitySettings,
-    PassSettings,
-    Range,
-    Seed,
-)
+from toolkit.recipe.proving import ParitySettings
+from toolkit.recipe.settings import Input, PassSettings, Range, Seed
 from toolkit.recipe.shapes import check_shapes
 
 __all__ = ["Recipe"]
@@ -36,8 +31,9 @@ class Recipe(RecipeModel):
     model: Annotated[
         Model,
         Field(
-            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, ensemble "
-            "or stack. Once validated, every model has a name and every ensemble its weights."
+            description="Exactly one kind: checkpoint, factory, onnx, merge, moe, soup, distill, "
+            "ensemble or stack. Once validated, every model has a name and every ensemble its "
+            "weights."
         ),
     ]
     part: Annotated[
@@ -72,7 +68,7 @@ class Recipe(RecipeModel):
         Field(description="onnx; tensorrt-rtx adds an engine, no GPU needed; tensorrt needs one."),
     ] = "onnx"
     engine: Annotated[EngineSettings, Field(description="How an engine is built.")] = (
-        EngineSettings(profiles={})
+        EngineSettings(profiles={}, memory={})
     )
     parity: Annotated[ParitySettings, Field(description="What the parity proof runs.")] = (
         ParitySettings()
@@ -111,7 +107,7 @@ class Recipe(RecipeModel):
             yield from _shape_problems(inputs, data.get("shapes", {}))
         yield from _empty_problems(data.get("shapes"))
         yield from _target_problems(data.get("export"), data.get("target", "onnx"))
-        yield from _plugin_problems(data)
+        yield from engine_problems(data.get("engine"), data.get("target"))
 
     @model_validator(mode="after")
     def _resolve(self) -> Recipe:
@@ -120,19 +116,9 @@ class Recipe(RecipeModel):
         return self
 
 
-def _plugin_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
-    plugin = _said(data.get("engine"), "plugin")
-    if data.get("target") == "tensorrt-rtx" and plugin not in {None, "none"}:
-        yield Problem(
-            ("engine", "plugin"),
-            f"found {shown(plugin)}, but TensorRT-RTX takes no plugins",
-            "leave it out, and the operators' bodies run; or use the target tensorrt",
-        )
-
-
 def _depth_problems(models: list[tuple[Location, Any]]) -> Iterator[Problem]:
     for path, _ in models:
-        depth = 1 + sum(map(path.count, ("members", "stages", "gate")))
+        depth = 1 + sum(map(path.count, ("members", "stages", "gate", "teachers")))
         if depth > MAX_MODEL_DEPTH:
             yield Problem(path, f"models are nested deeper than {MAX_MODEL_DEPTH} levels")
             return
@@ -191,10 +177,11 @@ def _said(settings: Any, key: str) -> Any:
 
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
-    if _said(export, "experts") == "native" and target != "onnx":
+    if _said(export, "experts") == "native" and target == "tensorrt-rtx":
         yield Problem(
             ("export", "experts"),
-            f"native is ONNX Runtime's own operator, found target: {shown(target)}",
+            "native is an operator of ONNX Runtime's or TensorRT's own, which TensorRT-RTX cannot "
+            f"build, found target: {shown(target)}",
             "auto, conditionals and rows are for every target",
         )
 

@@ -1,11 +1,10 @@
-"""The recipe's settings besides the model: inputs, shapes, passes, engine, parity."""
+"""The recipe's settings besides the model: inputs, shapes, passes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import (
     Field,
@@ -17,25 +16,22 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema
 
 import graphs
 from toolkit.artifacts import DimRange, TensorSpec
 from toolkit.errors import RecipeError
 from toolkit.recipe.base import RecipeModel, invalid
-from toolkit.recipe.paths import FilePath
 from toolkit.recipe.problems import Problem, nearest, shown
 
 __all__ = [
-    "EngineSettings",
+    "Bound",
     "Input",
-    "ParitySettings",
     "PassSettings",
     "Range",
     "Seed",
     "TensorType",
-    "ToleranceSettings",
-    "duration",
+    "Whole",
 ]
 
 # TensorRT's dimensions are 32 bits wide on some targets, and no tensor of ours is longer.
@@ -210,133 +206,3 @@ class PassSettings(RecipeModel):
         """The options that the recipe states."""
         stated = self.model_dump(exclude={"name"})
         return {name: value for name, value in stated.items() if value is not None}
-
-
-def _compute_capability(value: Any) -> str:
-    # Unquoted, 8.9 is a number in YAML.
-    text = repr(value) if type(value) is float else value
-    major, _, minor = text.partition(".") if isinstance(text, str) else ("", "", "")
-    if not (major.isdecimal() and minor.isdecimal() and len(major) <= 2 and len(minor) == 1):
-        raise invalid(f"found {shown(value)}, wanted a compute capability such as 8.9")
-    return str(text)
-
-
-class EngineSettings(RecipeModel):
-    """How the engine is built."""
-
-    compute_capabilities: Annotated[
-        tuple[
-            Annotated[
-                str,
-                PlainValidator(_compute_capability),
-                WithJsonSchema(
-                    {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^\d+\.\d$"}]}
-                ),
-            ],
-            ...,
-        ],
-        Field(
-            description="TensorRT-RTX: GPU architectures, such as 8.9. Default: all that the "
-            "builder knows."
-        ),
-    ] = ()
-    profiles: Annotated[
-        dict[str, dict[str, Range]],
-        Field(
-            default_factory=dict,
-            description="Optimization profiles by name: ranges within those of shapes.",
-        ),
-    ]
-    plugin: Annotated[
-        Literal["none", "aot", "library"],
-        Field(
-            description="TensorRT: what chooses experts. none: the operators' bodies; aot: kernels "
-            "that the engine carries; library: the one that TOOLKIT_PLUGIN_LIBRARY names."
-        ),
-    ] = "none"
-
-
-def _seconds(value: Any) -> float:
-    text = f"{value}s" if type(value) in {int, float} else value
-    match = _DURATION.match(text) if isinstance(text, str) else None
-    if match is None or not 0 < float(match[1]) <= 1e6:
-        raise invalid(f"found {shown(value)}, wanted a time such as 60s or 5m")
-    return float(match[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
-
-
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([smh])\s*$")
-Seconds: TypeAlias = Annotated[
-    float,
-    PlainValidator(_seconds),
-    PlainSerializer(lambda value: f"{value:g}s", return_type=str),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*[smh]\s*$"},
-            ]
-        }
-    ),
-]
-
-
-def duration(text: str) -> float:
-    """Seconds of ``60s``, ``5m`` or ``1h``.
-
-    Raises:
-        RecipeError: If it is none of these.
-    """
-    try:
-        return _seconds(text)
-    except PydanticCustomError as error:
-        raise RecipeError(f"the budget is {text!r}, wanted a time such as 60s or 5m") from error
-
-
-class ToleranceSettings(RecipeModel):
-    """Tighter bounds of the proof; looser ones are refused. See docs/parity.md."""
-
-    rms_ratio: Annotated[
-        Bound | None, Field(ge=0, le=4, description="Error of a case over PyTorch's: rms.")
-    ] = None
-    max_ratio: Annotated[
-        Bound | None, Field(ge=0, le=4, description="Error of a case over PyTorch's: largest.")
-    ] = None
-    max_relative: Annotated[
-        Bound | None, Field(ge=0, le=1e-4, description="Largest error over the output's scale.")
-    ] = None
-    floor_ulps: Annotated[
-        Bound | None, Field(ge=0, le=4, description="Error that always passes, in units of eps.")
-    ] = None
-    budget_rms: Annotated[
-        Bound | None, Field(ge=0, le=2, description="Error of a class over PyTorch's: rms.")
-    ] = None
-    budget_p99: Annotated[
-        Bound | None, Field(ge=0, le=2, description="The same for the 99th percentile.")
-    ] = None
-    budget_max: Annotated[
-        Bound | None, Field(ge=0, le=4, description="The same for the largest error.")
-    ] = None
-
-    def stated(self) -> dict[str, float]:
-        """The bounds that the recipe states."""
-        return {name: value for name, value in self.model_dump().items() if value is not None}
-
-
-class ParitySettings(RecipeModel):
-    """How much proof is asked for."""
-
-    cases: Annotated[Whole, Field(ge=1, le=100_000, description="Random inputs per run.")] = 32
-    seed: Annotated[
-        Seed | None, Field(description="Seed of the inputs. Default: the recipe's seed.")
-    ] = None
-    inputs: Annotated[
-        FilePath | None,
-        Field(description="Real inputs: arrays in .npz, or texts in .jsonl for the tokenizer."),
-    ] = None
-    tolerance: Annotated[
-        ToleranceSettings, Field(description="Tighter bounds; looser ones are refused.")
-    ] = ToleranceSettings()
-    budget: Annotated[
-        Seconds | None,
-        Field(description="Time for the proof, such as 60s. Default: as long as it takes."),
-    ] = None

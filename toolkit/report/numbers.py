@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import re
+from math import floor, log10
 
 from markupsafe import Markup, escape
 
-__all__ = ["count", "dims", "error", "many", "percent", "ratio", "share", "size", "unbroken"]
+__all__ = [
+    "count",
+    "dims",
+    "error",
+    "figure",
+    "many",
+    "percent",
+    "ratio",
+    "share",
+    "size",
+    "unbroken",
+]
 
 _THIN = "\N{NARROW NO-BREAK SPACE}"
 _SCIENTIFIC = re.compile(r"\b\d\.\d+e[-+]\d+")
@@ -17,6 +29,12 @@ def error(value: float | None) -> str:
     if value is None:
         return "—"
     return "0" if value == 0 else f"{value:.2e}"
+
+
+def figure(value: float) -> str:
+    """Four digits without an exponent, thousands apart: ``0.01234``, ``12.34``, ``12,345``."""
+    digits = 0 if value == 0 else max(0, 3 - floor(log10(abs(value))))
+    return f"{value:,.{digits}f}"
 
 
 def ratio(value: float | None) -> str:

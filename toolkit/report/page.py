@@ -12,7 +12,7 @@ from toolkit.report import numbers
 from toolkit.report.context import ReportContext
 from toolkit.report.view import arrange
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["environment", "render_report", "write_report", "write_whole"]
 
 
 def render_report(context: ReportContext) -> str:
@@ -21,7 +21,7 @@ def render_report(context: ReportContext) -> str:
     Names come from recipes and model files, which may be a stranger's, so everything but our own
     figures and style sheet is escaped, and the page's policy allows no script and no request.
     """
-    template = _environment().get_template("report.html.j2")
+    template = environment().get_template("report.html.j2")
     return template.render(
         context=context, parity=context.parity, view=arrange(context.parity), version=__version__
     )
@@ -29,7 +29,11 @@ def render_report(context: ReportContext) -> str:
 
 def write_report(path: Path, context: ReportContext) -> None:
     """Write ``report.html``; an earlier file is replaced only by a complete one."""
-    text = render_report(context)
+    write_whole(path, render_report(context))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a page; an earlier file is replaced only by a complete one."""
     unfinished = path.with_name(path.name + ".unfinished")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -39,8 +43,9 @@ def write_report(path: Path, context: ReportContext) -> None:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Templates of this package, with the filters of ``numbers``."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("toolkit.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -48,5 +53,5 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {name: getattr(numbers, name) for name in numbers.__all__}
-    return environment
+    made.filters |= {name: getattr(numbers, name) for name in numbers.__all__}
+    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +17,14 @@ from toolkit.runtime.base import Array, Feeds, Outputs
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OrtRunner", "Provider", "open_session", "providers"]
+__all__ = [
+    "PROVIDERS",
+    "OrtRunner",
+    "Provider",
+    "open_session",
+    "providers",
+    "share_threads",
+]
 
 # ONNX Runtime's type strings for the dtypes in ``toolkit.artifacts.DTYPES``.
 _DTYPES = {
@@ -32,16 +41,21 @@ _DTYPES = {
 }
 
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
+Provider = Literal["cpu", "cuda", "ort-tensorrt"]
+
+# What a session must have first in its list, or it has fallen back to another.
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+}
 
 # TF32 keeps 10 bits of the mantissa: with it float32 would be no proof of anything.
-_PROVIDERS: dict[Provider, list[Any]] = {
+_CUDA = ("CUDAExecutionProvider", {"use_tf32": 0})
+_ASKED: dict[Provider, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
-    "cuda": [("CUDAExecutionProvider", {"use_tf32": 0})],
-    "tensorrt": [
-        ("TensorrtExecutionProvider", {}),
-        ("CUDAExecutionProvider", {"use_tf32": 0}),
-    ],
+    "cuda": [_CUDA],
+    "ort-tensorrt": [("TensorrtExecutionProvider", {}), _CUDA],
 }
 
 
@@ -60,6 +74,7 @@ class OrtRunner:
         threads: int = 0,
         weights: Path | None = None,
         provider: Provider = "cpu",
+        spinning: bool = True,
         label: str = "",
     ) -> None:
         """Take a file.
@@ -70,6 +85,7 @@ class OrtRunner:
             threads: How many run an operator; 0 for one on each core.
             weights: The folder of its data file, if that is another folder.
             provider: What runs it.
+            spinning: Whether threads wait for the next run at work; off where sessions take turns.
             label: Appended to the name.
         """
         self._provider: Provider = provider
@@ -77,8 +93,10 @@ class OrtRunner:
         self._weights = weights
         self._optimise = optimise
         self._threads = threads
+        self._spinning = spinning
         self._session: onnxruntime.InferenceSession | None = None
-        self.name = f"onnxruntime {provider}" + ("" if optimise else ", unoptimised") + label
+        shown = provider.removeprefix("ort-")
+        self.name = f"onnxruntime {shown}" + ("" if optimise else ", unoptimised") + label
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -100,6 +118,7 @@ class OrtRunner:
             threads=self._threads,
             weights=self._weights,
             provider=self._provider,
+            spinning=self._spinning,
         )
         return self
 
@@ -126,23 +145,30 @@ class OrtRunner:
         return self._session
 
 
-def open_session(
+def open_session(  # noqa: PLR0913  (independent options of a session)
     path: Path,
     *,
     optimise: bool = True,
     threads: int = 0,
     weights: Path | None = None,
     provider: Provider = "cpu",
+    spinning: bool = True,
+    pooled: bool = False,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session of a file; arguments as for ``OrtRunner``.
 
+    ``pooled`` takes the threads that ``share_threads`` made, in place of its own.
+
     Raises:
-        CapabilityError: If ONNX Runtime is not installed.
+        CapabilityError: If ONNX Runtime is not installed, or lacks the provider.
         ExportError: If it refuses the file.
     """
     ort = _onnxruntime()
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        raise _lacking(provider, ort.get_available_providers())
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 0 if pooled else threads
+    options.use_per_session_threads = not pooled
     options.log_severity_level = 4  # errors are raised; printed as well, they read like bugs
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -151,13 +177,37 @@ def open_session(
         # ONNX Runtime looks elsewhere only for a model that it is given as bytes.
         entry = "session.model_external_initializers_file_folder_path"
         options.add_session_config_entry(entry, str(weights))
-        # Such a session runs now and then; threads that spin in between take time from the rest.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        spinning = False  # such a session runs now and then
         model = path.read_bytes()
+    if not spinning:  # threads that spin between runs take time from other sessions
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model, options, providers=_PROVIDERS[provider])
+        # Fallback would run the graph on the CPU, and say so on standard output at most.
+        session = ort.InferenceSession(
+            model, options, providers=_ASKED[provider], enable_fallback=False
+        )
     except _refusals(ort) as error:
         raise ExportError(f"ONNX Runtime refuses {path.name}: {error}") from error
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        raise _lacking(provider, session.get_providers())
+    return session
+
+
+def _lacking(provider: Provider, found: Sequence[str]) -> CapabilityError:
+    return CapabilityError(
+        f"ONNX Runtime would run on {', '.join(found)}, wanted {PROVIDERS[provider]}",
+        hint="its CUDA and cuDNN libraries are missing or of another version, or there is no GPU: "
+        "pip install 'ensemble-to-engine[gpu]'; toolkit doctor",
+    )
+
+
+def share_threads(count: int) -> None:
+    """Make the threads that pooled sessions share; once in a process, before the first of them.
+
+    Sessions with threads of their own take turns badly: those of one spin while another runs.
+    ``count`` 0 is one on each core.
+    """
+    _onnxruntime().set_global_thread_pool_sizes(count or len(os.sched_getaffinity(0)), 1)
 
 
 def _as_declared(array: Array, declared: str) -> Array:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Head", "Pooling", "SentenceEmbedding", "TokenLogits"]
+__all__ = ["Head", "Pooling", "SentenceEmbedding", "TokenLogits", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,20 @@ class SentenceEmbedding(Head):
     def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the model and pool; inputs are int64 [batch, sequence]."""
         hidden = self.model(**inputs, return_dict=True).last_hidden_state
-        pooled = self._pool(hidden, inputs["attention_mask"])
-        if self.pooling.normalise:
-            pooled = functional.normalize(pooled, dim=-1)
-        return pooled, hidden
+        return pooled(hidden, inputs["attention_mask"], self.pooling), hidden
 
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if self.pooling.mode == "cls":
-            return hidden[:, 0]
-        keep = mask.unsqueeze(-1).to(hidden.dtype)
-        if self.pooling.mode == "max":
-            return hidden.masked_fill(keep == 0, -1e9).amax(dim=1)
-        # sentence-transformers' own guard: a row without valid tokens divides by 1e-9
-        return (hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1e-9)
+
+def pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """Sentence vectors [batch, hidden] of token vectors [batch, sequence, hidden]."""
+    found = _pool(hidden, mask, pooling.mode)
+    return functional.normalize(found, dim=-1) if pooling.normalise else found
+
+
+def _pool(hidden: torch.Tensor, mask: torch.Tensor, mode: str) -> torch.Tensor:
+    if mode == "cls":
+        return hidden[:, 0]
+    keep = mask.unsqueeze(-1).to(hidden.dtype)
+    if mode == "max":
+        return hidden.masked_fill(keep == 0, -1e9).amax(dim=1)
+    # sentence-transformers' own guard: a row without valid tokens divides by 1e-9
+    return (hidden * keep).sum(dim=1) / keep.sum(dim=1).clamp(min=1e-9)

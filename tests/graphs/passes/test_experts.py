@@ -252,3 +252,53 @@ def test_native_without_gating_runs_on_rows(tmp_path):
     assert report.near_misses[0].reason == "its routing is not TopKGating: on its rows instead"
     kinds = {node.op_type for node in onnx.load(tmp_path / "native.onnx").graph.node}
     assert not kinds & {"MoE", "ExpertLinear"}
+
+
+TENSORRT = graphs.ExpertsToNative(runtime="tensorrt")
+
+
+@pytest.mark.parametrize("name", ["gated", "single", "all"])
+def test_tensorrt_s_own_operator_has_a_body_that_runs_anywhere(tmp_path, name):
+    layer = LAYERS[name]
+    plain = write(tmp_path / "layer.onnx", layer)
+    (report,) = graphs.rewrite(plain, [TENSORRT], tmp_path / "native.onnx")
+    assert not report.near_misses
+    model = onnx.load(tmp_path / "native.onnx", load_external_data=False)
+    (node,) = (node for node in model.graph.node if node.op_type == "TRT_MoE")
+    shapes = {each.name: list(each.dims) for each in model.graph.initializer}
+    assert [shapes[each] for each in node.input[3:]] == [
+        [layer.experts, layer.hidden, layer.inner],
+        [layer.experts, layer.hidden, layer.inner],
+        [layer.experts, layer.inner, layer.hidden],
+    ]
+    for count in (1, 7):
+        x, ids, weights = tokens(layer, count, count)
+        found = run(tmp_path / "native.onnx", x, ids, weights)
+        np.testing.assert_allclose(found, layer.expected(x, ids, weights), rtol=0, atol=2e-5)
+
+
+def test_an_expert_that_overflows_and_was_not_chosen_changes_nothing(tmp_path):
+    layer = Layer()
+    layer.tensors["up"][3] *= 1e30
+    layer.tensors["down"][3] *= 1e30
+    plain = write(tmp_path / "layer.onnx", layer)
+    graphs.rewrite(plain, [TENSORRT], tmp_path / "native.onnx")
+    x, _, weights = tokens(layer, 5)
+    ids = np.array([[0, 1], [1, 2], [2, 0], [1, 0], [0, 2]])
+    found = run(tmp_path / "native.onnx", x, ids, weights)
+    np.testing.assert_allclose(found, layer.expected(x, ids, weights), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("biased", "its experts have biases: on its rows instead"),
+        ("plain", "its activation is not a gated SiLU: on its rows instead"),
+    ],
+)
+def test_what_tensorrt_s_operator_cannot_compute_runs_on_rows(tmp_path, name, reason):
+    plain = write(tmp_path / "layer.onnx", LAYERS[name])
+    (report,) = graphs.rewrite(plain, [TENSORRT], tmp_path / "native.onnx")
+    assert [miss.reason for miss in report.near_misses] == [reason]
+    kinds = {node.op_type for node in onnx.load(tmp_path / "native.onnx").graph.node}
+    assert not kinds & {"TRT_MoE", "ExpertLinear"}

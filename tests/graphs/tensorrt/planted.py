@@ -102,6 +102,14 @@ _FUNCTIONS = [
             '<domain: "our", opset_import: ["" : 20]>\n'
             "Inner <al> (a) => (b) { b = LeakyRelu <alpha: float = @al> (a) }",
             "function-attribute", "hand", domains=("our",)),
+    Planted("g (float[1,batch,16] x, int32[1,batch,2] i, float[1,batch,2] s) => "
+            "(float[1,batch,16] y) { [moe] y = our.TRT_MoE <activation_type = 1> "
+            "(x, i, s, g, u, d) }\n"
+            '<domain: "our", opset_import: ["" : 20]>\n'
+            "TRT_MoE <activation_type> (a, b, c, d, e, f) => (h) { h = Neg (a) }",
+            "native-moe", "moe",
+            {"g": np.ones((4, 16, 32), np.float32), "u": np.ones((4, 16, 32), np.float32),
+             "d": np.ones((4, 32, 16), np.float32)}, domains=("our",)),
     Planted(ROWS + "{ [theirs] y = other.Softmax (x) }", "operator-domain", "theirs",
             domains=("other",)),
 ]  # fmt: skip

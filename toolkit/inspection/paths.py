@@ -1,55 +1,25 @@
-"""Says what a path holds: a checkpoint, an ONNX file, a bundle, a recipe or an engine."""
+"""Looks at a path: which kind it is, and what a file of that kind says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.bundle import Manifest, is_bundle
 from toolkit.errors import ToolkitError
+from toolkit.inspection.found import Inspection, Section
+from toolkit.inspection.plans import engine_facts, inspect_plan
+from toolkit.inspection.refusals import checked
 
 if TYPE_CHECKING:
     from graphs import ExpertLayer
-    from toolkit.bundle import ExpertRecord
+    from toolkit.bundle import ExpertRecord, NeuronRecord
     from toolkit.checkpoint import Checkpoint
 
-__all__ = ["Inspection", "Section", "inspect_path"]
+__all__ = ["inspect_path"]
 
 _ACTIVE = "active parameters per token"
-
-
-@dataclass(frozen=True)
-class Section:
-    """Rows under column names."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[object, ...], ...]
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """What was found.
-
-    Attributes:
-        kind: ``checkpoint``, ``onnx``, ``bundle``, ``recipe`` or ``engine``.
-        facts: Single values.
-        sections: Lists.
-    """
-
-    kind: str
-    facts: Mapping[str, Any]
-    sections: tuple[Section, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
-        lists = {
-            section.title: [dict(zip(section.columns, row, strict=True)) for row in section.rows]
-            for section in self.sections
-        }
-        return {"kind": self.kind, **self.facts, **lists}
 
 
 def inspect_path(path: Path) -> Inspection:
@@ -65,7 +35,7 @@ def inspect_path(path: Path) -> Inspection:
         return _bundle(path) if is_bundle(path) else _checkpoint(path)
     readers = {
         ".onnx": _onnx, ".safetensors": _checkpoint, ".yaml": _recipe, ".yml": _recipe,
-        ".plan": _engine, ".engine": _engine,
+        ".plan": inspect_plan, ".engine": inspect_plan,
     }  # fmt: skip
     reader = readers.get(path.suffix)
     if reader is None:
@@ -138,16 +108,18 @@ def _onnx(path: Path) -> Inspection:
         "functions": ", ".join(found.functions) or "none",
         **_active(found.parameters, layers),
     }
+    said, refused = checked(path, "", None)
     interface = (
         *((("input", v.name, v.dtype, list(v.shape or ()))) for v in found.inputs),
         *((("output", v.name, v.dtype, list(v.shape or ()))) for v in found.outputs),
     )
     return Inspection(
         "onnx",
-        facts,
+        facts | said,
         (
             Section("interface", ("", "name", "dtype", "shape"), interface),
             *_layers(layers),
+            *refused,
             Section("operators", ("operator", "nodes"), tuple(found.operators.items())),
         ),
     )
@@ -180,6 +152,8 @@ def _bundle(path: Path) -> Inspection:
         "made by": f"toolkit {manifest.toolkit}",
         "engine": f"{engine.flavour} {engine.version}" if engine else "none",
     }
+    if engine is not None:
+        facts |= engine_facts(engine)
     sparse: tuple[Section, ...] = ()
     if manifest.experts is not None:
         facts |= {
@@ -192,6 +166,10 @@ def _bundle(path: Path) -> Inspection:
         }
         sparse = tuple(section for section in found.sections if section.title == "experts")
         sparse += tuple(_measured(manifest.experts))
+    if manifest.neurons is not None:
+        facts["silent neurons"] = manifest.neurons.reason
+        sparse += tuple(_neurons(manifest.neurons))
+    said, refused = checked(path / "model.onnx", manifest.target, tuple(manifest.shapes))
     files = tuple((name, record.bytes, record.sha256) for name, record in manifest.files.items())
     sources = tuple((s.member, s.path, s.bytes, s.sha256) for s in manifest.sources)
     interface = (
@@ -200,10 +178,11 @@ def _bundle(path: Path) -> Inspection:
     )
     return Inspection(
         "bundle",
-        facts,
+        facts | said,
         (
             Section("interface", ("", "name", "dtype", "shape"), interface),
             *sparse,
+            *refused,
             Section("files", ("file", "bytes", "sha256"), files),
             Section("sources", ("member", "file", "bytes", "sha256"), sources),
         ),
@@ -222,6 +201,18 @@ def _measured(experts: ExpertRecord) -> Iterator[Section]:
         yield Section("lowerings measured", columns, tuple(rows))
 
 
+def _neurons(found: NeuronRecord) -> Iterator[Section]:
+    """The layers after a ReLU, where the export looked at what they say."""
+    if found.layers:
+        rows = [
+            (name, layer.neurons, layer.width, layer.skipped, layer.silent.get("1", ""),
+             (layer.break_even or {}).get("1", ""))
+            for name, layer in found.layers.items()
+        ]  # fmt: skip
+        columns = ("layer", "neurons", "width", "skips", "silent at 1 token", "pays from")
+        yield Section("silent neurons", columns, tuple(rows))
+
+
 def _recipe(path: Path) -> Inspection:
     from toolkit.recipe import load_recipe  # noqa: PLC0415
 
@@ -237,15 +228,11 @@ def _recipe(path: Path) -> Inspection:
 
 
 def _kind(model: Any) -> str:
-    kinds = ("checkpoint", "factory", "onnx", "merge", "moe", "soup", "ensemble", "stack")
-    return next(kind for kind in kinds if hasattr(model, kind))
+    from toolkit.recipe.models import KINDS  # noqa: PLC0415
+
+    return next(kind for kind in KINDS if hasattr(model, kind))
 
 
 def _ranges(shapes: Mapping[str, Any]) -> Iterator[str]:
     for name, span in shapes.items():
         yield f"{name} [{span.min}, {span.opt}, {span.max}]"
-
-
-def _engine(path: Path) -> Inspection:
-    facts = {"bytes": path.stat().st_size, "opening it": "needs an NVIDIA GPU and its TensorRT"}
-    return Inspection("engine", facts)

@@ -1,0 +1,1 @@
+"""Neurons that say nothing: feed-forward layers whose activation is often exactly zero."""
