@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
+    from graphs.halves import half_misfit
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.skip_silent_neurons import SkipSilentNeurons
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
+    from graphs.patching import WeightPatch
     from graphs.rewriting import rewrite
     from graphs.silent.cutting import cut_silent
     from graphs.silent.layers import SilentLayer, silent_layers
@@ -107,6 +109,7 @@ __all__ = [
     "Tree",
     "Violation",
     "WatchedRouter",
+    "WeightPatch",
     "Weights",
     "census",
     "check_tensorrt",
@@ -117,6 +120,7 @@ __all__ = [
     "expert_layers",
     "expose",
     "fuse",
+    "half_misfit",
     "is_known_version",
     "lift",
     "origins",
@@ -163,6 +167,8 @@ _HOMES = {
     "Exposure": "graphs.exposing",
     "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
+    "half_misfit": "graphs.halves",
+    "WeightPatch": "graphs.patching",
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",

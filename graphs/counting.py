@@ -71,13 +71,20 @@ def census(path: Path) -> Census:
     model = store.load(path)
     inline_functions(model)
     chosen = [node for node in nodes_of(model) if node.op_type == "If" and not node.domain]
-    stored = sum(1 for node in chosen if node.inputs[0] and node.inputs[0].const_value is not None)
+    stored = sum(1 for node in chosen if _is_stored(node.inputs[0]))
     types = {value.dtype for value in values_of(model) if value.dtype is not None}
     types |= set(_named_types(model))
     floats = {str(each).lower() for each in types if each.is_floating_point()}
     operators = Counter(node.op_type for node in nodes_of(model))
     names = frozenset(_NAMES.get(name, name) for name in floats)
     return Census(names, len(chosen), stored, dict(operators.most_common()))
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    producer = None if value is None else value.producer()
+    if producer is not None:
+        return producer.op_type == "Constant" and not producer.domain
+    return value is not None and value.const_value is not None
 
 
 def _named_types(model: ir.Model) -> Iterator[ir.DataType]:

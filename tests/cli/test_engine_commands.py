@@ -64,6 +64,19 @@ def test_check_has_nothing_against_a_graph_that_is_fine(run, files):
     assert json.loads(found.out)["violations"] == []
 
 
+def test_inspect_shows_what_builders_refuse_in_a_line_each(run, files, bundle, shop):
+    found = json.loads(run("inspect", files / "nested.onnx", "--json").out)
+    assert found["refused by tensorrt"] == "0, and 1 by some versions only"
+    assert found["refused by tensorrt-rtx"] == "1, and 0 by some versions only"
+    rows = [(row["builder"], row["rule"], row["node"]) for row in found["what builders refuse"]]
+    assert rows == [("tensorrt", "if-shape", "choose"), ("tensorrt-rtx", "if-shape", "choose")]
+    said = json.loads(run("inspect", shop / "out", "--json").out)
+    assert said["refused by tensorrt"] == "nothing that is known"
+    assert "refused by tensorrt-rtx" not in said  # its target is the other
+    shown = run("inspect", files / "nested.onnx").out
+    assert sum("if-shape" in line for line in shown.splitlines()) == 2
+
+
 def test_check_is_no_failure_where_some_versions_take_the_graph(run, files):
     for version, code in {None: 0, "10.9": 1, "10.13": 0}.items():
         extra = ("--version", version) if version else ()

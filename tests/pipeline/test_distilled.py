@@ -12,9 +12,18 @@ from safetensors.torch import load_file, save_file
 
 from tests.workshop import write_huggingface, write_recipe, write_workshop
 from toolkit.cli import main
-from toolkit.errors import BundleError, RecipeError
-from toolkit.pipeline import distil, export_recipe, plan_distillation, prove_bundle
+from toolkit.errors import BundleError, MergeError, RecipeError
+from toolkit.pipeline import (
+    SparseOptions,
+    SparseSource,
+    distil,
+    export_recipe,
+    plan_distillation,
+    prove_bundle,
+    sparsify,
+)
 from toolkit.recipe import load_recipe
+from toolkit.sparse import Pattern
 
 ARRAYS = """
 model:
@@ -229,3 +238,30 @@ def test_labels_alone_ask_no_teacher_and_what_cannot_be_kept_is_refused(shop, mo
     with pytest.raises(BundleError, match="full exists and is a folder with files in it"):
         distil(what, shop / "full", work=shop / "w")
     assert not (shop / "o").exists()
+
+
+def test_a_sparse_student_learns_and_keeps_its_zeros(texts, tmp_path):
+    sparse = texts / "sparse"
+    if not sparse.exists():
+        sparsify(SparseSource(texts / "a"), sparse, SparseOptions(Pattern(2, 4), "magnitude"))
+    text = TOKENS.format(student="{checkpoint: sparse}", objective="{}")
+    found = {}
+    for keep in ("true", "false"):
+        said = text.replace("device: cpu", f"device: cpu, keep_zeros: {keep}")
+        out = tmp_path / keep
+        distil(planned(texts, said), out, work=tmp_path / f"{keep}.work")
+        found[keep] = load_file(out / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    before = load_file(sparse / "model.safetensors")[name]
+    zeros = before == 0
+    assert zeros.double().mean() == 0.5
+    assert (found["true"][name][zeros] == 0).all()
+    assert (found["true"][name][~zeros] != before[~zeros]).any()
+    assert (found["false"][name][zeros] != 0).any()
+
+
+def test_a_dense_student_has_no_zeros_to_keep(texts, tmp_path):
+    text = TOKENS.format(student="{checkpoint: a}", objective="{}")
+    said = text.replace("device: cpu", "device: cpu, keep_zeros: true")
+    with pytest.raises(MergeError, match="there is no mask to keep"):
+        distil(planned(texts, said), tmp_path / "out", work=tmp_path / "work")

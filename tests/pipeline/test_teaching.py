@@ -104,6 +104,7 @@ def agree(plan, task, batch, folder, exported):
     logs = targets.log_probs
     own = {name: exported[name] for name, _ in plan.leaves()}
     fuse_leaves(plan, own, folder / "m.onnx", ())
+    torch.testing.assert_close(live.speak(batch).reshape(logs.shape), logs)
     feeds = {name: value.numpy() for name, value in batch.items() if name != "index"}
     for runner in (OrtRunner(folder / "m.onnx"), reference_runner(plan, "float64")):
         with runner as run:

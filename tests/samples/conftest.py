@@ -1,32 +1,19 @@
 from __future__ import annotations
 
-import fcntl
-import shutil
-import subprocess
 from pathlib import Path
 
 import onnxruntime
 import pytest
+
+from tests.cpp import fetch_headers
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
 
 @pytest.fixture(scope="session")
 def headers() -> Path:
-    """What the C++ programs include, fetched as their README says."""
-    if missing := [name for name in ("cmake", "make", "c++") if shutil.which(name) is None]:
-        pytest.skip(f"this machine lacks {', '.join(missing)}, so no C++ program is built")
-    build = SAMPLES / "cpp" / "build"
-    build.mkdir(exist_ok=True)
-    with (build / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [SAMPLES / "cpp" / "fetch_headers.sh"]
-        fetched = subprocess.run(command, capture_output=True, text=True, check=False)
-    if fetched.returncode == 4:
-        reason = fetched.stderr.partition("error: ")[2].splitlines()[0]
-        pytest.skip(f"the C++ headers cannot be fetched: {reason}")
-    assert fetched.returncode == 0, fetched.stderr
-    return build / "headers"
+    """What the C++ programs include."""
+    return fetch_headers()
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,9 @@ def repository(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     package(bundles["digits"], "-o", folder, "--unfused", "--allow-code")
     package(bundles["digits"], "-o", folder, "--name", "waiting", "--queue-delay", "200000")
     package(bundles["encoder"], "-o", folder, "--pipeline")
+    package(
+        bundles["encoder"], "-o", folder, "--pipeline", "--name", "slow", "--queue-delay", "200000"
+    )
     package(bundles["experts"], "-o", folder, "--state", "client")
     package(bundles["decoder"], "-o", folder)
     package(bundles["decoder"], "-o", folder, "--name", "plain_decoder", "--state", "client")

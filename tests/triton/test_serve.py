@@ -17,6 +17,7 @@ from toolkit.cli import main
 
 pytestmark = pytest.mark.triton
 
+HOST = "127.0.0.1"
 TOOLKIT = [sys.executable, "-c", "from toolkit.cli import main; main()"]
 
 
@@ -32,7 +33,7 @@ def start(path, backends, *options):
     process = subprocess.Popen(
         command, env=found, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    return process, f"http://127.0.0.1:{http}"
+    return process, f"http://{HOST}:{http}"
 
 
 def children(pid):

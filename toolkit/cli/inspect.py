@@ -14,13 +14,17 @@ def inspect_command(
     path: Annotated[
         Path, typer.Argument(help="A model folder, .safetensors, .onnx, bundle, recipe or .plan.")
     ],
+    sparsity: Annotated[
+        bool,
+        typer.Option("--sparsity", help="Read a checkpoint's weights: zeros, and where 2:4 holds."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a file or folder holds, from headers alone."""
     from toolkit.cli.terminal import pairs, show, table
-    from toolkit.inspection import inspect_path
+    from toolkit.inspection import inspect_path, inspect_zeros
 
-    found = inspect_path(path)
+    found = inspect_zeros(path) if sparsity else inspect_path(path)
     numeric = {"bytes", "nodes", "active per token"}
     tables = [pairs(f"{path} ({found.kind})", found.facts)]
     for section in found.sections:

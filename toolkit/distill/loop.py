@@ -26,6 +26,7 @@ from toolkit.distill.state import Progression, Store
 from toolkit.distill.types import Batch, Objective, Task, Teacher
 from toolkit.errors import CapabilityError, Interrupted, RecipeError
 from toolkit.progress import Progress, silent
+from toolkit.sparse import Masks
 
 __all__ = ["Outcome", "Training", "accelerator_of", "train_student"]
 
@@ -174,6 +175,8 @@ class _Loop:
         training, options = self._training, self._options
         lesson = Lesson(training.speaker, training.objective, training.task)
         optimizer = torch.optim.AdamW(_groups(lesson, options.weight_decay), lr=options.rate)
+        if options.keep_zeros:
+            Masks.of(training.speaker).hold(training.speaker, optimizer)
         scheduler = _scheduler(options, optimizer, self._total)
         self._lesson, self._optimizer = self._accelerator.prepare(lesson, optimizer)
         # Not prepared: accelerate would move it once for every process.

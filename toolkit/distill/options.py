@@ -32,6 +32,7 @@ class LoopOptions:
         evaluate: Steps between two looks at the held-out rows; None for once in a pass.
         patience: Looks without a better loss until training stops; None for never.
         checkpoint: Steps between two checkpoints; None for at every look.
+        keep_zeros: Whether what is zero in the student's matrices at first stays so.
         device: ``auto`` takes a GPU where there is one.
         seed: Of the order of rows and of dropout.
     """
@@ -49,6 +50,7 @@ class LoopOptions:
     evaluate: int | None = None
     patience: int | None = None
     checkpoint: int | None = None
+    keep_zeros: bool = False
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 0
 

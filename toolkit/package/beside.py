@@ -12,6 +12,7 @@ import jinja2
 from graphs import describe
 from toolkit.bundle import MANIFEST, Manifest
 from toolkit.errors import BundleError, PackageError
+from toolkit.package.client_cpp import write_client
 from toolkit.package.layout import CONFIG, GRAPH, PLAN, versions_of
 from toolkit.package.schema import parse_config
 from toolkit.package.staging import replace_text
@@ -52,7 +53,7 @@ def write_beside(repository: Path) -> list[str]:
             continue
         text = _environment().get_template(f"{name}.j2").render(mark=MARK, models=models, **known)
         replace_text(path, text, executable=name == "serve.sh")
-    return notes
+    return notes + write_client(repository, MARK)
 
 
 def model_code(step: str) -> str:

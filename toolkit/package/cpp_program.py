@@ -24,8 +24,9 @@ from toolkit.bundle import (
 from toolkit.errors import PackageError, ParityError
 from toolkit.feeds import make_feeds
 from toolkit.package.beside import render
+from toolkit.package.sources import read_sources
 
-__all__ = ["CppPackaged", "copy_sources", "package_cpp"]
+__all__ = ["CppPackaged", "package_cpp"]
 
 # What .npy files and the program have; samples/cpp/npy.cpp has the same list.
 _DTYPES = {
@@ -79,16 +80,6 @@ def package_cpp(folder: Path, out: Path) -> CppPackaged:
     return CppPackaged(out, files, tuple(_notes(bundle.manifest)))
 
 
-def copy_sources(names: tuple[str, ...] | None, out: Path) -> None:
-    """Copy sources of ``samples/cpp`` into the folder ``out``; None is all of them."""
-    for entry in resources.files("toolkit.package").joinpath("cpp").iterdir():
-        if names is None or entry.name in names:
-            with resources.as_file(entry) as path:
-                shutil.copyfile(path, out / entry.name)
-            if entry.name.endswith(".sh"):
-                (out / entry.name).chmod(0o755)
-
-
 def _check(bundle: Bundle, out: Path) -> None:
     if bundle.manifest.verdict != "passed":
         raise ParityError(
@@ -112,7 +103,10 @@ def _write(bundle: Bundle, folder: Path) -> None:
     manifest = bundle.manifest
     for name in ("bundle", "feeds"):
         (folder / name).mkdir(parents=True)
-    copy_sources(None, folder)
+    for name, text in read_sources().items():
+        (folder / name).write_text(text, encoding="utf-8")
+        if name.endswith(".sh"):
+            (folder / name).chmod(0o755)
     kept = {name: record for name, record in manifest.files.items() if name.startswith(_RUN)}
     for name in kept:
         shutil.copyfile(bundle.folder / name, folder / "bundle" / name)
@@ -146,7 +140,7 @@ def _feeds(manifest: Manifest) -> Mapping[str, npt.NDArray[Any]]:
 
 def _wants_plugin(manifest: Manifest) -> bool:
     """Whether the engine was built with the plugin library, without which it does not load."""
-    return getattr(manifest.engine, "plugin", "none") == "library"
+    return manifest.engine is not None and manifest.engine.plugin == "library"
 
 
 def _notes(manifest: Manifest) -> Iterator[str]:

@@ -12,11 +12,15 @@ from toolkit.pipeline.fit_report import FitReport
 from toolkit.pipeline.members import export_members
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
+from toolkit.pipeline.refit import RefitOptions, refit_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
 from toolkit.pipeline.sensitivity import Sensitivity, measure_sensitivity
 from toolkit.pipeline.soups import make_soup_of
+from toolkit.pipeline.sparse_source import SKIPPED, SparseSource
+from toolkit.pipeline.sparsifying import SparseOptions, SparseReport, sparsify
 
 __all__ = [
+    "SKIPPED",
     "Bisection",
     "DistilReport",
     "Distillation",
@@ -24,8 +28,12 @@ __all__ = [
     "FitReport",
     "Outcome",
     "Plan",
+    "RefitOptions",
     "SavedCase",
     "Sensitivity",
+    "SparseOptions",
+    "SparseReport",
+    "SparseSource",
     "bisect_passes",
     "distil",
     "explain_bundle",
@@ -39,6 +47,8 @@ __all__ = [
     "plan_distillation",
     "prove_bundle",
     "publish_path",
+    "refit_bundle",
     "save_case",
     "soup_members",
+    "sparsify",
 ]

@@ -10,13 +10,12 @@ from tempfile import TemporaryDirectory
 import graphs
 from toolkit.bundle import Bundle, open_bundle
 from toolkit.caches import is_cache
-from toolkit.errors import BundleError, PackageError
+from toolkit.errors import PackageError
 from toolkit.package import Packaged, PackageOptions, Step, package_steps
-from toolkit.pipeline.bundled import bundle_plan
+from toolkit.pipeline.bundled import bundle_plan, check_unchanged
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, graph_tree
 from toolkit.pipeline.plan import EnsemblePlan, Node, Plan, StackPlan
-from toolkit.pipeline.writing import source_records
 from toolkit.progress import Progress, silent
 
 __all__ = ["package_apart"]
@@ -72,13 +71,7 @@ def _check(bundle: Bundle, plan: Plan) -> None:
             "mixed precision is chosen over the fused graph, so members of their own would differ",
             hint="leave --unfused out, or export in one precision",
         )
-    recorded = {(each.member, each.path): each.sha256 for each in bundle.manifest.sources}
-    for each in source_records(plan):
-        if recorded.get((each.member, each.path)) != each.sha256:
-            raise BundleError(
-                f"{each.path} of member {each.member!r} has changed since {bundle.folder} was made",
-                hint="export the recipe again",
-            )
+    check_unchanged(bundle, plan)
 
 
 def _steps(plan: Plan, exported: Mapping[str, Path], work: Path) -> list[Step]:

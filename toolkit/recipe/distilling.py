@@ -265,6 +265,10 @@ class TrainingSpec(RecipeModel):
     checkpoint: Annotated[
         Count | None, Field(description="Steps between two checkpoints. Default: at every look.")
     ] = None
+    keep_zeros: Annotated[
+        bool,
+        Field(strict=True, description="What is zero in the student's matrices stays zero."),
+    ] = False
     device: Annotated[
         Literal["auto", "cpu"], Field(description="auto takes a GPU where there is one.")
     ] = "auto"

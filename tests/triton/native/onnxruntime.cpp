@@ -5,6 +5,7 @@
 #include <onnxruntime_cxx_api.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -137,7 +138,10 @@ class Model {
   Model(const std::string& graph, const nlohmann::json& config)
       : batched_(config.at("max_batch_size").get<int>() > 0) {
     Ort::SessionOptions options;
-    options.SetIntraOpNumThreads(1);
+    if (pool() > 0)
+      options.DisablePerSessionThreads();
+    else
+      options.SetIntraOpNumThreads(1);
     session_ = std::make_unique<Ort::Session>(environment(), graph.c_str(), options);
     Ort::AllocatorWithDefaultOptions allocator;
     for (size_t i = 0; i < session_->GetInputCount(); ++i)
@@ -164,8 +168,21 @@ class Model {
   [[nodiscard]] bool batched() const { return batched_; }
 
  private:
+  // Threads that all sessions share, as the real backend's enable-global-threadpool makes them; with
+  // none every session has the one that calls it, so that sums have one order.
+  static int pool() {
+    const char* threads = std::getenv("STAND_IN_THREADS");
+    return threads == nullptr ? 0 : std::atoi(threads);
+  }
+
   static Ort::Env& environment() {
-    static Ort::Env env(ORT_LOGGING_LEVEL_ERROR, "stand-in");
+    static Ort::Env env = [] {
+      if (pool() == 0) return Ort::Env(ORT_LOGGING_LEVEL_ERROR, "stand-in");
+      Ort::ThreadingOptions threads;
+      threads.SetGlobalIntraOpNumThreads(pool()).SetGlobalInterOpNumThreads(1);
+      threads.SetGlobalSpinControl(0);
+      return Ort::Env(threads, ORT_LOGGING_LEVEL_ERROR, "stand-in");
+    }();
     return env;
   }
 
