@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolkit.pipeline import SparseReport
+    from toolkit.pipeline import SparseOptions, SparseReport
 
 __all__ = ["sparsify_command"]
 
@@ -25,11 +25,7 @@ def sparsify_command(
     ] = "2:4",
     method: Annotated[
         Optional[str],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
-        typer.Option(
-            help="magnitude, wanda or second-order [default: second-order with --calibration, "
-            "otherwise magnitude].",
-            show_default=False,
-        ),
+        typer.Option(help="magnitude, wanda or second-order [default: the last that data allow]."),
     ] = None,
     calibration: Annotated[
         Optional[Path],  # noqa: UP045
@@ -37,11 +33,7 @@ def sparsify_command(
     ] = None,
     evaluate: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(
-            help="Inputs to judge by before and after: .jsonl for perplexity, .npz with 'label' "
-            "for accuracy.",
-            metavar="FILE",
-        ),
+        typer.Option(help="The same, to judge by; with 'label' for accuracy.", metavar="FILE"),
     ] = None,
     layers: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -67,15 +59,33 @@ def sparsify_command(
     """
     from toolkit.cli.terminal import progress, show
     from toolkit.errors import RecipeError
-    from toolkit.pipeline import SKIPPED, SparseOptions, SparseSource, sparsify
-    from toolkit.sparse import Pattern
+    from toolkit.pipeline import SparseSource, sparsify
 
     if factory is not None and not allow_code:
         raise RecipeError("--factory runs Python code", hint="--allow-code, if you trust it")
+    options = _options(pattern, method, calibration, evaluate, layers, skip)
+    what = SparseSource(checkpoint, factory, checkpoint.parent)
+    with progress() as report:
+        made = sparsify(what, out, options, report)
+    show(made.to_json(), as_json=json, tables=_tables(made, out))
+
+
+def _options(
+    pattern: str,
+    method: str | None,
+    calibration: Path | None,
+    evaluate: Path | None,
+    layers: list[str] | None,
+    skip: list[str] | None,
+) -> SparseOptions:
+    from toolkit.errors import RecipeError
+    from toolkit.pipeline import SKIPPED, SparseOptions
+    from toolkit.sparse import Pattern
+
     chosen = method or ("second-order" if calibration else "magnitude")
     if chosen not in {"magnitude", "wanda", "second-order"}:
         raise RecipeError(f"--method is {chosen!r}", hint="magnitude, wanda or second-order")
-    options = SparseOptions(
+    return SparseOptions(
         pattern=Pattern.parse(pattern),
         method=chosen,  # type: ignore[arg-type]
         calibration=calibration,
@@ -83,10 +93,6 @@ def sparsify_command(
         layers=tuple(layers or ("*",)),
         skip=tuple(skip) if skip is not None else SKIPPED,
     )
-    what = SparseSource(checkpoint, factory, checkpoint.parent)
-    with progress() as report:
-        made = sparsify(what, out, options, report)
-    show(made.to_json(), as_json=json, tables=_tables(made, out))
 
 
 def _tables(made: SparseReport, out: Path) -> list[Table | str]:
