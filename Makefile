@@ -17,10 +17,6 @@ RUN_EXTRAS := cpu,rtx,hf,samples,distill
 RUN_STAMP := $(VENV)/.installed-run
 TEST_STAMP := $(VENV)/.installed-test
 SOURCES := pyproject.toml constraints.txt
-# NVIDIA's own bindings without TensorRT, of three releases: the tests look up in them every name
-# that the engine stage uses.
-BINDINGS := build/tensorrt-bindings
-BINDING_RELEASES := cu12_bindings==10.8.0.43 cu12_bindings==10.16.1.11 cu13_bindings==11.4.0.106
 # The Triton server of the tests has an environment of its own: it needs numpy < 2.
 TRITON := build/venvs/triton
 TRITON_STAMP := $(TRITON)/installed
@@ -31,11 +27,13 @@ TRITON_SERVER := nvidia-pytriton==0.7.0
 .PHONY: help install demo cpp test test-triton lint format bench plugin clean
 
 # What tests look at and nothing imports: NVIDIA's run-time compiler, and its Python bindings of
-# TensorRT of two majors, which cannot be installed beside each other. Not in pyproject.toml, because
-# PyTorch's CUDA builds say which compiler they come with.
+# three releases of TensorRT, which cannot be installed beside each other. Not in pyproject.toml,
+# because PyTorch's CUDA builds say which compiler they come with.
+BINDINGS := tensorrt-bindings
 SPECIMENS := nvrtc,nvidia-cuda-nvrtc==13.0.88 \
-	tensorrt10,tensorrt-cu12-bindings==10.16.1.11 \
-	tensorrt11,tensorrt-cu13-bindings==11.4.0.106
+	$(BINDINGS)/10.8.0.43,tensorrt-cu12-bindings==10.8.0.43 \
+	$(BINDINGS)/10.16.1.11,tensorrt-cu12-bindings==10.16.1.11 \
+	$(BINDINGS)/11.4.0.106,tensorrt-cu13-bindings==11.4.0.106
 SPECIMEN_STAMPS := $(foreach each,$(SPECIMENS),build/$(firstword $(subst $(comma), ,$(each)))/.installed)
 specimen = $(patsubst $(1)$(comma)%,%,$(filter $(1)$(comma)%,$(SPECIMENS)))
 
@@ -51,7 +49,7 @@ cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler
 	samples/cpp/fetch_headers.sh
 	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
-test: $(TEST_STAMP) $(SPECIMEN_STAMPS) $(BINDINGS) ## run the tests
+test: $(TEST_STAMP) $(SPECIMEN_STAMPS) ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-triton: $(TEST_STAMP) $(TRITON_STAMP) ## install a Triton server for the tests and run those that need it
@@ -69,14 +67,6 @@ format: $(TEST_STAMP) ## put the sources into the house style
 
 bench: $(RUN_STAMP) ## run every benchmark and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
-
-# They come for some versions of Python and of Linux; tests that miss one say so.
-$(BINDINGS): | $(TEST_STAMP)
-	@for release in $(BINDING_RELEASES); do \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-			--target $@/$${release##*=} tensorrt_$$release \
-			|| echo "not installed: tensorrt_$$release" >&2; \
-	done
 
 plugin: ## build and test the TensorRT plugin; TENSORRT_ROOT says where TensorRT is
 	cmake --preset default -S plugins_trt/topk_gating \

@@ -17,6 +17,7 @@ from benchmarks.report import page, show
 KEPT = Path(__file__).parent.parent / "build" / "benchmarks"
 # One module each, with `run(*, quick) -> list[Row]`; the text is what the list prints.
 BENCHMARKS = {
+    "bench_overhead": "latency that toolkit bench measures against a bare loop",
     "cli_startup": "toolkit --help against python -c pass",
     "fused_vs_members": "a fused graph against its members one by one in ONNX Runtime",
     "skipped_member": "what a member of a gated ensemble costs when it does not run",
@@ -34,6 +35,9 @@ BENCHMARKS = {
     "export_memory": "peak memory of toolkit export against the size of the members",
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",
     "localisation": "naming the node that goes wrong in a graph of 200 nodes, on 8 samples",
+    "distill_cache": "a step of training from kept targets against live teachers",
+    "triton_fused": "a fused ensemble on a Triton server against Triton's ensemble of its members",
+    "triton_soak": "a minute of load on a Triton server while models come and go",
     "merge_speed": "toolkit merge against the disk and against mergekit",
     "merge_memory": "peak memory of toolkit merge, and for models of twice the size",
     "merge_agreement": "every merge method against mergekit's own output, element by element",

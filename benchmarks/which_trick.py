@@ -218,8 +218,11 @@ def table(found: Sequence[Trick]) -> str:
 
 def draw(found: Sequence[Trick], path: Path) -> None:
     """Accuracy over latency; the area of a point is its size in bytes."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    mpl.rcParams["svg.fonttype"] = "none"  # text as text
+    mpl.rcParams["svg.hashsalt"] = "which trick"
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for one in found:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from graphs.errors import GraphError
 
 if TYPE_CHECKING:
+    from graphs.apart import write_combination
     from graphs.comparing import Difference, differences
     from graphs.counting import Census, Origin, census, origins
     from graphs.description import Description, TensorInfo, describe
     from graphs.exposing import Exposure, expose
     from graphs.fusing import fuse
+    from graphs.halves import half_misfit
     from graphs.lifting import lift
     from graphs.moe.cutting import cut_experts
     from graphs.moe.layers import ExpertLayer
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from graphs.passes.skip_gated_members import SkipGatedMembers
     from graphs.passes.skip_silent_neurons import SkipSilentNeurons
     from graphs.passes.strip_exporter_metadata import StripExporterMetadata
+    from graphs.patching import WeightPatch
     from graphs.rewriting import rewrite
     from graphs.silent.cutting import cut_silent
     from graphs.silent.layers import SilentLayer, silent_layers
@@ -106,6 +109,7 @@ __all__ = [
     "Tree",
     "Violation",
     "WatchedRouter",
+    "WeightPatch",
     "Weights",
     "census",
     "check_tensorrt",
@@ -116,6 +120,7 @@ __all__ = [
     "expert_layers",
     "expose",
     "fuse",
+    "half_misfit",
     "is_known_version",
     "lift",
     "origins",
@@ -125,6 +130,7 @@ __all__ = [
     "silent_layers",
     "watch_routers",
     "widen",
+    "write_combination",
 ]
 
 _HOMES = {
@@ -161,6 +167,8 @@ _HOMES = {
     "Exposure": "graphs.exposing",
     "expose": "graphs.exposing",
     "fuse": "graphs.fusing",
+    "half_misfit": "graphs.halves",
+    "WeightPatch": "graphs.patching",
     "lift": "graphs.lifting",
     "ExpertLayer": "graphs.moe.layers",
     "cut_experts": "graphs.moe.cutting",
@@ -180,6 +188,7 @@ _HOMES = {
     "rewrite": "graphs.rewriting",
     "round_constants": "graphs.widening",
     "widen": "graphs.widening",
+    "write_combination": "graphs.apart",
     "Combination": "graphs.tree",
     "Ensemble": "graphs.tree",
     "Feed": "graphs.tree",

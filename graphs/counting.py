@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
@@ -29,11 +30,13 @@ class Census:
         floats: Names of the floating-point types that values have.
         conditionals: How many ``If`` nodes.
         unconditional: How many of those have a condition that is stored in the file.
+        operators: How many nodes of each operator, most frequent first.
     """
 
     floats: frozenset[str]
     conditionals: int
     unconditional: int = 0
+    operators: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,20 @@ def census(path: Path) -> Census:
     model = store.load(path)
     inline_functions(model)
     chosen = [node for node in nodes_of(model) if node.op_type == "If" and not node.domain]
-    stored = sum(1 for node in chosen if node.inputs[0] and node.inputs[0].const_value is not None)
+    stored = sum(1 for node in chosen if _is_stored(node.inputs[0]))
     types = {value.dtype for value in values_of(model) if value.dtype is not None}
     types |= set(_named_types(model))
     floats = {str(each).lower() for each in types if each.is_floating_point()}
-    return Census(frozenset(_NAMES.get(name, name) for name in floats), len(chosen), stored)
+    operators = Counter(node.op_type for node in nodes_of(model))
+    names = frozenset(_NAMES.get(name, name) for name in floats)
+    return Census(names, len(chosen), stored, dict(operators.most_common()))
+
+
+def _is_stored(value: ir.Value | None) -> bool:
+    producer = None if value is None else value.producer()
+    if producer is not None:
+        return producer.op_type == "Constant" and not producer.domain
+    return value is not None and value.const_value is not None
 
 
 def _named_types(model: ir.Model) -> Iterator[ir.DataType]:

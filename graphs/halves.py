@@ -11,8 +11,10 @@ import onnx_ir as ir
 
 from graphs.tensors import SMALL
 
-__all__ = ["Halves"]
+__all__ = ["UNDERFLOW", "Halves", "half_misfit"]
 
+# The largest fraction of a constant's values that may become zero.
+UNDERFLOW = 0.01
 # Eight times what rounding a healthy weight costs: half a unit in the last place, over sqrt(3).
 _MOST_MOVED = {ir.DataType.FLOAT16: 2e-3, ir.DataType.BFLOAT16: 16e-3}
 
@@ -39,11 +41,12 @@ class Halves:
         """Why a constant of float32 does not fit, or nothing. Infinities and NaN do."""
         if value not in self._known:
             assert value.const_value is not None
-            found = self._misfit(value.const_value.numpy())
+            found = self.misfit_of(value.const_value.numpy())
             self._known[value] = f"{value.name} {found}" if found else ""
         return self._known[value]
 
-    def _misfit(self, array: npt.NDArray[Any]) -> str:
+    def misfit_of(self, array: npt.NDArray[Any]) -> str:
+        """The same of its values."""
         finite = array[np.isfinite(array)].astype(np.float32)
         if not finite.size:
             return ""
@@ -75,3 +78,11 @@ class Halves:
         return ir.LazyTensor(
             rounded, dtype=self.type, shape=ir.Shape(tensor.shape.numpy()), name=name
         )
+
+
+def half_misfit(precision: str, array: npt.NDArray[Any]) -> str:
+    """Why a constant does not fit into ``float16`` or ``bfloat16`` as ``MixedPrecision`` asks.
+
+    Empty where it does.
+    """
+    return Halves(ir.DataType[precision.upper()], UNDERFLOW).misfit_of(array)

@@ -178,6 +178,8 @@ class Engine:
         carries_plugins: Whether the plugin library lies in the plan.
         timing_cache: The file, and its bytes before and after; None where there is none.
         notes: What a user should know.
+        ranges: The range of each dimension in every profile, in the same order.
+        plugin: What runs gating and dispatch of experts; see ``EngineOptions``.
     """
 
     path: Path
@@ -196,3 +198,5 @@ class Engine:
     carries_plugins: bool = False
     timing_cache: tuple[str, int, int] | None = None
     notes: tuple[str, ...] = ()
+    ranges: tuple[Shapes, ...] = ()
+    plugin: str = "none"

@@ -7,6 +7,7 @@
  ├─ ``ExportError``       PyTorch could not be turned into ONNX
  ├─ ``EngineError``       an engine could not be built or read
  │   └─ ``PluginError``   a plugin's kernels cannot be compiled or do not take an operator
+ ├─ ``RefitError``        new weights cannot take the place of the old ones in a graph
  ├─ ``BundleError``       an output folder cannot be written or read
  ├─ ``PackageError``      a bundle cannot be packaged, or a model repository not be read
  ├─ ``ParityError``       the artefact does not compute what PyTorch computes   (exit 3)
@@ -36,6 +37,7 @@ __all__ = [
     "ParityError",
     "PluginError",
     "RecipeError",
+    "RefitError",
     "ToolkitError",
 ]
 
@@ -78,6 +80,10 @@ class EngineError(ToolkitError):
 
 class PluginError(EngineError):
     """A plugin's kernels cannot be compiled or do not take an operator."""
+
+
+class RefitError(ToolkitError):
+    """New weights cannot take the place of the old ones in a graph."""
 
 
 class BundleError(ToolkitError):

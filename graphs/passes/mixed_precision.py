@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from graphs.errors import GraphError
-from graphs.halves import Halves
+from graphs.halves import UNDERFLOW, Halves
 from graphs.lowering import Lowering, matches
 from graphs.passes.base import PassReport
 from graphs.retyping import lift_float_constants, retype
@@ -52,7 +52,7 @@ class MixedPrecision:
     precision: Literal["float16", "bfloat16"] = "float16"
     keep_float32: tuple[str, ...] = ()
     io: Literal["keep", "half"] = "keep"
-    underflow: float = 0.01
+    underflow: float = UNDERFLOW
     only: tuple[str, ...] = ("*",)
 
     def requires(self, model: ir.Model) -> None:

@@ -146,7 +146,11 @@ def test_a_bundle_against_its_members_and_what_is_saved(bundle, capsys):
         (["{bundle}", "--compare", "a", "b"], 2, "wanted PATH, or --compare A B"),
         (["nowhere.onnx"], 1, "nowhere.onnx is not there, wanted a bundle or an .onnx file"),
         (["--compare", "{bundle}", "{bundle}/parity.json"], 1, "is no result of toolkit bench"),
-        (["{bundle}", "--server", "localhost"], 1, "wanted http://HOST:PORT or grpc://HOST:PORT"),
+        (
+            ["{bundle}", "--server", "localhost"],
+            1,
+            "wanted http://localhost:8000 or grpc://localhost:8001",
+        ),
         (["{bundle}", "--server", "http://localhost:1"], 1, "no server answers at localhost:1"),
     ],
 )

@@ -64,6 +64,19 @@ def test_check_has_nothing_against_a_graph_that_is_fine(run, files):
     assert json.loads(found.out)["violations"] == []
 
 
+def test_inspect_shows_what_builders_refuse_in_a_line_each(run, files, bundle, shop):
+    found = json.loads(run("inspect", files / "nested.onnx", "--json").out)
+    assert found["refused by tensorrt"] == "0, and 1 by some versions only"
+    assert found["refused by tensorrt-rtx"] == "1, and 0 by some versions only"
+    rows = [(row["builder"], row["rule"], row["node"]) for row in found["what builders refuse"]]
+    assert rows == [("tensorrt", "if-shape", "choose"), ("tensorrt-rtx", "if-shape", "choose")]
+    said = json.loads(run("inspect", shop / "out", "--json").out)
+    assert said["refused by tensorrt"] == "nothing that is known"
+    assert "refused by tensorrt-rtx" not in said  # its target is the other
+    shown = run("inspect", files / "nested.onnx").out
+    assert sum("if-shape" in line for line in shown.splitlines()) == 2
+
+
 def test_check_is_no_failure_where_some_versions_take_the_graph(run, files):
     for version, code in {None: 0, "10.9": 1, "10.13": 0}.items():
         extra = ("--version", version) if version else ()
@@ -137,7 +150,75 @@ def test_build_finishes_a_bundle(run, bundle, shop):
     assert manifest.target == "tensorrt-rtx"
     assert manifest.engine.profiles == ("one", "many")
     assert manifest.files["model.plan"].bytes == said["bytes"]
-    assert "engine" in run("inspect", "out").out
+    engine = manifest.engine
+    assert (engine.kinds["MATRIX_MULTIPLY"], engine.dtypes["float32"], engine.conditionals) == (
+        3, said["outputs_by_dtype"]["float32"], 0,
+    )  # fmt: skip
+    assert said["notes"] == []
+    found = json.loads(run("inspect", "out", "--json").out)
+    assert found["profiles"] == "one, many"
+
+
+@pytest.mark.rtx
+def test_a_plan_says_what_made_it_and_what_needs_a_gpu(run, bundle, shop, monkeypatch):
+    asked = ("--profiling-verbosity", "detailed", "--memory", "workspace=64MiB")
+    assert run("build", "out", "--target", "tensorrt-rtx", *asked).code == 0
+    engine = open_bundle(shop / "out").manifest.engine
+    monkeypatch.setattr("toolkit.engine.fit.device_capability", lambda: None)
+    found = json.loads(run("inspect", "out/model.plan", "--json").out)
+    assert found["built with"] == f"TensorRT-RTX {engine.version}"
+    wanted = "memory workspace 67108864, profiling_verbosity detailed"
+    assert found["asked for"] == wanted
+    assert f"{engine.layers}: " in found["layers of the parsed network"]
+    assert "3 MATRIX_MULTIPLY" in found["layers of the parsed network"]
+    assert "lacks an NVIDIA GPU with its driver" in found["layers, precision and memory"]
+    # A machine with a GPU and another release is told so, and how to go on.
+    monkeypatch.setattr("toolkit.engine.fit.device_capability", lambda: "8.9")
+    monkeypatch.setattr("toolkit.engine.fit.installed_version", lambda flavour: "9.9.9")
+    refused = run("inspect", "out/model.plan")
+    assert refused.code == 4
+    assert f"was built with TensorRT-RTX {engine.version}, this machine has 9.9.9" in refused.err
+    assert "toolkit build out" in refused.err
+    # A plan that is not the manifest's is not taken for it.
+    with (shop / "out" / "model.plan").open("ab") as file:
+        file.write(b"\0")
+    assert run("inspect", "out/model.plan").code == 5
+    shutil.copy(shop / "out" / "model.plan", shop / "alone.plan")
+    monkeypatch.setattr("toolkit.engine.fit.device_capability", lambda: None)
+    alone = json.loads(run("inspect", "alone.plan", "--json").out)
+    assert set(alone) == {"kind", "built with", "bytes", "layers, precision and memory"}
+
+
+@pytest.mark.rtx
+def test_what_the_bundles_recipe_says_of_the_engine_is_how_it_is_built(run, shop):
+    recipe = (shop / "recipe.yaml").read_text()
+    (shop / "recipe.yaml").write_text(
+        recipe + "target: tensorrt\nengine:\n  profiles: {one: {batch: 1}}\n"
+        "  plugin: aot\n  aux_streams: 1\n"
+    )
+    assert run("export", "recipe.yaml", "-o", "out", "--allow-code").code == 4
+    found = run("build", "out", "--target", "tensorrt-rtx", "--aux-streams", "0", "--json")
+    assert found.code == 0, found.err
+    said = json.loads(found.out)
+    assert said["profiles"] == ["one"]
+    assert said["options"] == {"aux_streams": 0}  # and no plugin, which RTX does not have
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (["--memory", "workspace"], "found the memory 'workspace', wanted POOL=SIZE"),
+        (["--memory", "workspace=2GB"], "found '2GB', wanted a size such as 512MiB"),
+        (["--memory", "l2=1MiB"], "found memory 'l2', wanted a pool"),
+        (["--version-compatible"], "TensorRT-RTX comes without the lean runtime"),
+        (["--timing-cache", "mine"], "found timing_cache mine: TensorRT-RTX times no kernels"),
+        (["--plugin", "aot"], "found plugin aot: TensorRT-RTX takes no plugins"),
+    ],
+)
+def test_an_option_that_cannot_be_had_is_refused_before_anything_is_built(run, files, option, text):
+    found = run("build", "plain.onnx", "--target", "tensorrt-rtx", "--shape", "batch=1", *option)
+    assert found.code == 1
+    assert text in " ".join(found.err.split())
 
 
 @pytest.mark.rtx

@@ -11,12 +11,11 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import accelerate  # noqa: F401  (before the forks, which would each import it)
 import torch
 from safetensors.torch import save_file
-from transformers import get_scheduler  # noqa: F401
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -75,6 +74,8 @@ def main() -> None:
         else:
             assert not outcome.state
         return
+    # whatever is imported on first use is imported here, before the forks
+    run(Path(work).with_name("first"), replace(DYING, steps=1))
     found = []
     for step in (*steps, "-1"):
         saved, number = step.startswith("s"), int(step.removeprefix("s"))

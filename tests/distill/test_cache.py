@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from toolkit.distill import (
     CachedTeacher,
@@ -20,7 +21,7 @@ from toolkit.distill import (
     row_mask,
     write_cache,
 )
-from toolkit.errors import BundleError, IntegrityError, RecipeError
+from toolkit.errors import BundleError, CheckpointError, IntegrityError, RecipeError
 
 V, EXAMPLES = 30, 11
 KEY = CacheKey({"files": ["a"]}, "data", {"task": "causal-lm"})
@@ -167,6 +168,17 @@ def test_a_cache_of_something_else_is_refused(tmp_path):
     (tmp_path / "other" / "mine.txt").write_text("kept")
     with pytest.raises(BundleError, match=r"holds other files, first 'mine\.txt'"):
         write_cache(tmp_path / "other", Speaker(), BATCHES, KEY)
+    shard = folder / "00000.safetensors"
+    arrays = load_file(shard)
+    save_file({**arrays, "rest": arrays["rest"][1:].copy()}, shard)
+    with pytest.raises(IntegrityError, match="does not hold the targets it says"):
+        CachedTeacher(folder, KEY, "causal-lm")
+    shard.write_bytes(shard.read_bytes()[:-4])
+    with pytest.raises(CheckpointError):
+        CachedTeacher(folder, KEY, "causal-lm")
+    shard.unlink()
+    with pytest.raises(IntegrityError, match="is missing, and the index says"):
+        CachedTeacher(folder, KEY, "causal-lm")
     (folder / "index.json").write_text("{}")
     with pytest.raises(BundleError, match="cannot be read as the index"):
         CachedTeacher(folder, KEY, "causal-lm")

@@ -55,7 +55,7 @@ def test_special_tokens_are_found_where_folders_say_them(tokenizer):
 def test_documents_become_whole_blocks_that_end_each_document(tokenizer, tmp_path):
     reader = Reader("causal-lm", tokenizer, ("input_ids", "attention_mask"), length=9)
     options = DataOptions(texts(tmp_path / "t.jsonl"), share=0.1, seed=3)
-    found = read_examples(options, IDS, reader, "causal-lm")
+    found = read_examples(options, IDS, reader)
     assert found.unit == "tokens"
     assert len(found.train) == 18
     assert len(found.held) == 2
@@ -74,7 +74,7 @@ def test_documents_become_whole_blocks_that_end_each_document(tokenizer, tmp_pat
 def test_a_row_for_each_document_is_padded_and_padding_has_no_label(tokenizer, tmp_path):
     path = jsonl(tmp_path / "t.jsonl", [{"text": "w1"}, {"text": "w1 w2 w3 w4 w5 w6"}])
     reader = Reader("causal-lm", tokenizer, ("input_ids",), length=5, packed=False)
-    columns = read_examples(DataOptions(path, share=0), IDS[:1], reader, "causal-lm").columns
+    columns = read_examples(DataOptions(path, share=0), IDS[:1], reader).columns
     assert columns["input_ids"].tolist() == [[2, 5, 3, 0, 0], [2, 5, 6, 7, 8]]
     assert columns["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert columns["labels"].tolist() == [[2, 5, 3, -100, -100], [2, 5, 6, 7, 8]]
@@ -85,7 +85,7 @@ def test_masks_are_seeded_spare_special_tokens_and_label_what_was_there(tokenize
     made = []
     for seed in (0, 0, 1):
         reader = Reader("masked-lm", tokenizer, ("input_ids",), length=8, seed=seed)
-        made.append(read_examples(DataOptions(path, share=0), IDS[:1], reader, "masked-lm").columns)
+        made.append(read_examples(DataOptions(path, share=0), IDS[:1], reader).columns)
     assert torch.equal(made[0]["input_ids"], made[1]["input_ids"])
     assert not torch.equal(made[0]["input_ids"], made[2]["input_ids"])
     plain = Reader("causal-lm", tokenizer, ("input_ids",), length=8)
@@ -107,7 +107,7 @@ def test_pairs_give_the_decoder_the_target_moved_by_one(tokenizer, tmp_path):
         tmp_path / "t.jsonl", [{"text": "w1", "target": "w2"}, {"text": "w3", "target": "w4 w5"}]
     )
     reader = Reader("seq2seq-lm", tokenizer, ("input_ids", "decoder_input_ids"), start=1)
-    columns = read_examples(DataOptions(path, share=0), IDS, reader, "seq2seq-lm").columns
+    columns = read_examples(DataOptions(path, share=0), IDS, reader).columns
     assert columns["labels"].tolist() == [[2, 6, 3, -100], [2, 8, 9, 3]]
     assert columns["decoder_input_ids"].tolist() == [[1, 2, 6, 3], [1, 2, 8, 9]]
     assert shifted(columns["labels"], 1, 0).tolist() == columns["decoder_input_ids"].tolist()
@@ -116,12 +116,12 @@ def test_pairs_give_the_decoder_the_target_moved_by_one(tokenizer, tmp_path):
 def test_classes_may_be_missing_but_not_words(tokenizer, tmp_path):
     reader = Reader("classification", tokenizer, ("input_ids", "token_type_ids"))
     path = jsonl(tmp_path / "t.jsonl", [{"text": "w1", "pair": "w2", "label": 2}, {"text": "w3"}])
-    columns = read_examples(DataOptions(path, share=0), IDS, reader, "classification").columns
+    columns = read_examples(DataOptions(path, share=0), IDS, reader).columns
     assert columns["labels"].tolist() == [2, -100]
     assert columns["token_type_ids"].tolist() == [[0, 0, 1], [0, 0, 0]]
     path = jsonl(tmp_path / "u.jsonl", [{"text": "w1", "label": "good"}])
     with pytest.raises(RecipeError, match="record 1 has the label 'good', wanted the class's"):
-        read_examples(DataOptions(path, share=0), IDS, reader, "classification")
+        read_examples(DataOptions(path, share=0), IDS, reader)
 
 
 @pytest.mark.parametrize("kind", ["npz", "safetensors", "datasets"])
@@ -135,14 +135,17 @@ def test_arrays_of_every_kind_are_the_same_rows(tmp_path, kind):
         save_file(arrays, path)
     else:
         Dataset.from_dict({k: v.tolist() for k, v in arrays.items()}).save_to_disk(path)
-    found = read_examples(DataOptions(path, share=0.25), X, None, "classification")
+    found = read_examples(DataOptions(path, share=0.25), X, None)
     assert found.columns["x"].numpy() == pytest.approx(arrays["x"])
     assert found.columns["labels"].tolist() == list(range(20))
     assert sorted([*found.train.tolist(), *found.held.tolist()]) == list(range(20))
     assert len(found.held) == 5
-    other = read_examples(DataOptions(path, share=0.25, seed=1), X, None, "classification")
+    other = read_examples(DataOptions(path, share=0.25, seed=1), X, None)
     assert other.held.tolist() != found.held.tolist()
-    assert other.digest != found.digest
+    assert other.split != found.split
+    assert other.digest == found.digest  # the same rows: what teachers say of them stays
+    changed = found.with_columns(labels=found.columns["labels"] + 1)
+    assert changed.digest != found.digest
 
 
 def test_a_datasets_folder_brings_its_own_held_out_part_and_ragged_columns(tokenizer, tmp_path):
@@ -150,7 +153,7 @@ def test_a_datasets_folder_brings_its_own_held_out_part_and_ragged_columns(token
     made = {name: Dataset.from_dict({"input_ids": ids}) for name, ids in parts.items()}
     DatasetDict(made).save_to_disk(tmp_path / "d")
     reader = Reader("causal-lm", tokenizer, ("input_ids",), length=8, packed=False)
-    found = read_examples(DataOptions(tmp_path / "d"), IDS, reader, "causal-lm")
+    found = read_examples(DataOptions(tmp_path / "d"), IDS, reader)
     assert found.train.tolist() == [0, 1]
     assert found.held.tolist() == [2]
     assert found.columns["input_ids"].tolist() == [[4, 5, 3, 0], [6, 3, 0, 0], [7, 8, 9, 3]]
@@ -176,22 +179,22 @@ def test_mistakes(tokenizer, tmp_path, name, content, text):
         path.write_text(content)
     reader = Reader("causal-lm", tokenizer, ("input_ids",), length=3)
     if text is None:
-        assert len(read_examples(DataOptions(path, share=0), IDS, reader, "causal-lm")) == 1
+        assert len(read_examples(DataOptions(path, share=0), IDS, reader)) == 1
         return
     with pytest.raises(RecipeError, match=text):
-        read_examples(DataOptions(path, share=0), IDS, reader, "causal-lm")
+        read_examples(DataOptions(path, share=0), IDS, reader)
 
 
 def test_too_few_rows_missing_arrays_and_odd_parts_are_told(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=np.zeros((3, 3), np.float32))
     with pytest.raises(RecipeError, match=r"gives 3 rows, too few to hold out a share of 0\.1"):
-        read_examples(DataOptions(path), X, None, "classification")
+        read_examples(DataOptions(path), X, None)
     with pytest.raises(RecipeError, match="no array 'y', which the models take"):
-        read_examples(DataOptions(path), [TensorSpec("y", "float32", (1,))], None, "classification")
+        read_examples(DataOptions(path), [TensorSpec("y", "float32", (1,))], None)
     np.savez(tmp_path / "b.npz", x=np.zeros((3, 3), np.float32), labels=np.zeros(3, np.int64))
     options = DataOptions(path, held_out=tmp_path / "b.npz")
     with pytest.raises(RecipeError, match="'labels' is only in one of training data and"):
-        read_examples(options, X, None, "classification")
+        read_examples(options, X, None)
     with pytest.raises(RecipeError, match="the data are texts, and the student has no tokenizer"):
-        read_examples(DataOptions(texts(tmp_path / "t.jsonl")), X, None, "classification")
+        read_examples(DataOptions(texts(tmp_path / "t.jsonl")), X, None)

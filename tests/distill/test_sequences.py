@@ -28,6 +28,7 @@ from toolkit.distill import (
     write_sequences,
 )
 from toolkit.distill.objectives import HardLabels, WordLevel, mixed
+from toolkit.distill.remembering import Memory, Remembering
 from toolkit.distill.sequences import reference
 from toolkit.errors import IntegrityError, RecipeError
 
@@ -97,6 +98,11 @@ def test_beams_are_those_of_transformers(models, name, penalty):
         task, batch, skip = "causal-lm", causal_batch(), 4
         given = {key: batch[key][:, :4] for key in ("input_ids", "attention_mask")}
     ours = beam_search(speaker(models[name]), begin(task, batch, options), options)
+    memory = Memory(models[name])
+    remembered = beam_search(Remembering(memory, (memory,)), begin(task, batch, options), options)
+    assert [[one.tokens for one in each] for each in remembered] == [
+        [one.tokens for one in each] for each in ours
+    ]
     with torch.no_grad():
         theirs = models[name].generate(**given, **settings)
     flat = [one for each in ours for one in each]

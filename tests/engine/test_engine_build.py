@@ -18,6 +18,7 @@ from toolkit.artifacts import DimRange, OnnxModel, TensorSpec
 from toolkit.engine import EngineOptions, build_engine
 from toolkit.engine.choices import SWITCHES
 from toolkit.engine.configuring import configure
+from toolkit.engine.requirements import device_capability
 from toolkit.errors import EngineError
 
 pytestmark = pytest.mark.rtx
@@ -218,6 +219,58 @@ def test_what_the_builder_refuses_is_told_in_its_words(tmp_path: Path) -> None:
     assert "FP32 GEMM is not supported" in error.message
     assert "/_src/" not in error.message
     assert error.hint == "leave compute capability 7.5 out, or export in float16"
+
+
+def test_what_rtx_takes_is_built_and_kept(tmp_path: Path) -> None:
+    options = EngineOptions(
+        memory={"workspace": 1 << 26, "tactic_shared_memory": 1 << 15}, aux_streams=0, sparse=True,
+        weight_streaming=True, profiling_verbosity="detailed", optimization_level=2, tf32=True,
+    )  # fmt: skip
+    engine = build_engine(built(mlp("batch"), tmp_path), BATCH, options, tmp_path / "model.plan")
+    assert engine.options == {
+        "memory": {"workspace": 1 << 26, "tactic_shared_memory": 1 << 15}, "aux_streams": 0,
+        "sparse": True, "weight_streaming": True, "profiling_verbosity": "detailed",
+        "optimization_level": 2, "tf32": True,
+    }  # fmt: skip
+    assert engine.kinds == {"ACTIVATION": 1, "CONSTANT": 2, "MATRIX_MULTIPLY": 2}
+    assert (engine.dtypes, engine.conditionals, engine.notes) == ({"float32": 5}, 0, ())
+
+
+@pytest.mark.parametrize("asked", [{"refit": "any"}, {"strip_weights": True}])
+def test_without_a_driver_weights_cannot_be_refitted_and_the_error_says_why(
+    tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    """So it is in 1.7.1; with a driver, or in a release that needs none, it builds."""
+    said = "built"
+    try:
+        build_engine(
+            built(mlp("batch"), tmp_path), BATCH, EngineOptions(**asked), tmp_path / "model.plan"
+        )
+    except EngineError as error:
+        assert device_capability() is None
+        said = error.hint
+    assert said == "built" or "build there, or leave refit and strip_weights out" in said
+
+
+def test_branches_that_differ_are_named_with_the_module_they_came_from(tmp_path: Path) -> None:
+    half = helper.make_node("Cast", ["x"], ["b"], to=TensorProto.FLOAT16)
+    kept = helper.make_node("Relu", ["x"], ["a"])
+    branches = {
+        "then_branch": helper.make_graph([kept], "t", [], [value("a", "batch", 8)]),
+        "else_branch": helper.make_graph(
+            [half], "e", [], [helper.make_tensor_value_info("b", TensorProto.FLOAT16, None)]
+        ),
+    }
+    choose = helper.make_node("If", ["c"], ["y"], name="a/router/If", **branches)
+    for key, said in (("member", "a"), ("module", "router")):
+        choose.metadata_props.append(onnx.StringStringEntryProto(key=key, value=said))
+    condition = helper.make_tensor_value_info("c", TensorProto.BOOL, [])
+    error = failure(
+        model([choose], [value("x", "batch", 8), condition], value("y", "batch", 8)), tmp_path
+    )
+    assert "(If): " in error.message
+    assert error.message.endswith("; a/router/If is member a, module router")
+    assert "both branches of an If need as many outputs" in error.hint
 
 
 def test_a_graph_that_segfaults_the_builder_is_an_error_message(tmp_path: Path) -> None:

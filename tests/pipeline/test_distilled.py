@@ -183,10 +183,10 @@ def test_classifiers_embeddings_and_encoder_decoders(texts, tmp_path, student, k
     text = TOKENS.format(student=student, objective="{}").replace("  task: causal-lm\n", "")
     if kind == "sentence":
         text = re.sub(r"ensemble: .*", "checkpoint: b", text)
-    what = planned(tmp_path, text.replace("steps: 6", "steps: 40, rate: 0.003"))
+    what = planned(tmp_path, text.replace("steps: 6", "steps: 16, rate: 0.01"))
     made = distil(what, tmp_path / "out", work=tmp_path / "work")
     losses = made.training.losses
-    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
 
 
 def test_the_command_plans_trains_and_refuses_to_overwrite(shop, monkeypatch, capsys):

@@ -8,8 +8,10 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from toolkit.errors import BundleError, CapabilityError, IntegrityError
+from toolkit.bundle import EngineRecord, Manifest
+from toolkit.errors import BundleError, CapabilityError, EngineError, IntegrityError
 from toolkit.pipeline import prove_bundle
+from toolkit.runtime import OrtRunner
 
 
 @pytest.fixture
@@ -64,11 +66,32 @@ def test_what_time_does_not_suffice_for_is_not_run_and_not_passed(moved):
     assert report.cases[0].kind == "corner"
 
 
-@pytest.mark.parametrize("runtime", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("runtime", ["cuda", "ort-tensorrt"])
 def test_a_runtime_that_is_not_here_is_refused_at_once(moved, runtime, monkeypatch):
-    monkeypatch.setattr("toolkit.pipeline.runtimes.providers", lambda: ("CPUExecutionProvider",))
+    monkeypatch.setattr("toolkit.runtime.opening.providers", lambda: ("CPUExecutionProvider",))
     with pytest.raises(CapabilityError, match=r"ONNX Runtime has no \w+ExecutionProvider here"):
         prove_bundle(moved[1], allow_code=True, runtime=runtime)
+
+
+def test_an_engine_is_proven_as_a_graph_is(moved, monkeypatch):
+    """Where the engine is, ONNX Runtime stands in for it."""
+    asked = []
+
+    def stand_in(name, path, *, label=""):
+        asked.append((name, path.name))
+        return OrtRunner(path.with_name("model.onnx"), label=label)
+
+    monkeypatch.setattr("toolkit.pipeline.runtimes.open_runtime", stand_in)
+    monkeypatch.setattr("toolkit.pipeline.prove.require_runtime", lambda name: None)
+    with pytest.raises(EngineError, match="holds no engine, wanted one of tensorrt-rtx") as found:
+        prove_bundle(moved[1], allow_code=True, runtime="tensorrt-rtx")
+    assert found.value.hint == f"toolkit build {moved[1]} --target tensorrt-rtx"
+    path = moved[1] / "manifest.json"
+    engine = EngineRecord(flavour="tensorrt-rtx", version="1", compute_capabilities=(), layers=1)
+    Manifest.read(path).model_copy(update={"engine": engine}).write(path)
+    report = prove_bundle(moved[1], allow_code=True, runtime="tensorrt-rtx")
+    assert report.passed
+    assert asked == [("tensorrt-rtx", "model.plan")]
 
 
 def test_a_reference_that_does_not_fit_is_float32_and_says_so(moved, monkeypatch):

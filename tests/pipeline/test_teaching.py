@@ -20,12 +20,17 @@ from toolkit.distill import (
     CacheKey,
     Compression,
     Needs,
+    SearchOptions,
     StudentOutputs,
     WordLevel,
+    beam_search,
+    begin,
     compress,
     write_cache,
 )
+from toolkit.distill.whole import SourceToLogits
 from toolkit.errors import RecipeError
+from toolkit.gates import tokens
 from toolkit.pipeline import make_plan
 from toolkit.pipeline.graph import export_leaves, fuse_leaves
 from toolkit.pipeline.reference import reference_runner
@@ -34,6 +39,7 @@ from toolkit.progress import silent
 from toolkit.recipe import load_recipe
 from toolkit.runtime import OrtRunner
 from toolkit.sources import HuggingFaceSource
+from toolkit.sources.heads import TokenLogits
 
 FACTORIES = """
 model:
@@ -98,6 +104,7 @@ def agree(plan, task, batch, folder, exported):
     logs = targets.log_probs
     own = {name: exported[name] for name, _ in plan.leaves()}
     fuse_leaves(plan, own, folder / "m.onnx", ())
+    torch.testing.assert_close(live.speak(batch).reshape(logs.shape), logs)
     feeds = {name: value.numpy() for name, value in batch.items() if name != "index"}
     for runner in (OrtRunner(folder / "m.onnx"), reference_runner(plan, "float64")):
         with runner as run:
@@ -203,6 +210,13 @@ shapes: {batch: [1, 2, 2], source: [1, 5, 9], sequence: [1, 2, 4], past_sequence
         "decoder_input_ids": torch.tensor([[0, 4, 8], [0, 7, 1]]),
         "labels": torch.tensor([[4, 8, 1], [7, 1, -100]]),
     }
+    options = SearchOptions(3, 5, ends=(1, 40, 41))
+    teacher = live_teacher(plan, "seq2seq-lm")
+    beginning = begin("seq2seq-lm", {**batch, "index": torch.arange(2)}, options)
+    written = [beam_search(s, beginning, options) for s in (teacher.speak, teacher.remembering())]
+    assert [[h.tokens for h in each] for each in written[0]] == [
+        [h.tokens for h in each] for each in written[1]
+    ]
     needs = Needs(teacher=("t/hidden.2", "b/attention.0"))
     student = HuggingFaceSource("t", tmp_path / "t")
     found = live_teacher(plan, "seq2seq-lm", student=student, needs=needs).targets(batch)
@@ -225,6 +239,58 @@ shapes: {batch: [1, 2, 2], source: [1, 5, 9], sequence: [1, 2, 4], past_sequence
     torch.testing.assert_close(found.hidden["b/attention.0"], said[1].decoder_attentions[0])
     with pytest.raises(RecipeError, match=r"'c/hidden\.0' names none of the teachers"):
         live_teacher(plan, "seq2seq-lm", needs=Needs(teacher=("c/hidden.0",)))
+
+
+def lengths_read(tree):
+    """How many tokens every model of transformers is given at a time."""
+    seen = []
+
+    def note(_module, _args, given):
+        ids = given.get("decoder_input_ids", given.get("input_ids"))
+        seen.append(ids.shape[1])
+
+    for node in tree.modules():
+        if isinstance(node, TokenLogits | SourceToLogits):
+            node.model.register_forward_pre_hook(note, with_kwargs=True)
+    return seen
+
+
+def test_ensembles_that_remember_write_what_they_would_write_without(shop, tmp_path):
+    """A gate reads everything again, members one token; vocabularies are translated."""
+    for name, words in (("a", WORDS), ("b", list(reversed(WORDS)))):
+        shutil.copytree(shop / name, tmp_path / name)
+        write_words(tmp_path / name, words)
+    gate = tokens(ROWS, 2, 8)
+    torch.manual_seed(0)
+    for parameter in gate.parameters():
+        torch.nn.init.normal_(parameter)
+    save_file(gate.state_dict(), tmp_path / "gate.safetensors")
+    texts = {
+        "constant": TOKENS.format(combine="linear", cache="", past=""),
+        "gated": TOKENS.format(combine="linear", cache="", past="").replace(
+            "weights: [0.25, 0.75]",
+            'gate: {model: {factory: "toolkit.gates:tokens", weights: gate.safetensors,'
+            f" kwargs: {{vocabulary: {ROWS}, members: 2, width: 8}}}}}}",
+        ),
+    }
+    ids = torch.randint(1, ROWS, (3, 9), generator=torch.Generator().manual_seed(8))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "index": torch.arange(3)}
+    options = SearchOptions(3, 6, ends=(2, 5), prompt=4)
+    for text in texts.values():
+        teacher = live_teacher(planned(tmp_path, text), "causal-lm")
+        wanted = beam_search(teacher.speak, begin("causal-lm", batch, options), options)
+        seen = lengths_read(teacher.tree)
+        for _ in range(2):  # memories begin anew
+            found = beam_search(teacher.remembering(), begin("causal-lm", batch, options), options)
+            assert [[h.tokens for h in each] for each in found] == [
+                [h.tokens for h in each] for each in wanted
+            ]
+        assert set(seen) == {4, 5, 1}  # the prompt, what is tried against caches, new tokens
+        assert seen.count(1) > 12
+        assert torch.equal(
+            teacher.targets(batch).log_probs,
+            live_teacher(planned(tmp_path, text), "causal-lm").targets(batch).log_probs,
+        )
 
 
 def test_embeddings_and_masked_models_teach(tmp_path):

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.plugins.bindings import ROOT
 from tests.plugins.host import SOURCES
+from tests.tensorrt_stubs.bindings import ROOT
 from toolkit.errors import PluginError
 from toolkit.plugins import Gating, Nvrtc, dispatch_ptx, find_nvrtc, gating_ptx
 from toolkit.plugins.ptx import gating_defines

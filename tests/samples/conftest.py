@@ -2,9 +2,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
+from tests.cpp import fetch_headers
+
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+
+
+@pytest.fixture(scope="session")
+def headers() -> Path:
+    """What the C++ programs include."""
+    return fetch_headers()
+
+
+@pytest.fixture(scope="session")
+def library() -> Path:
+    """ONNX Runtime's shared library, as its wheel has it."""
+    (found,) = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*")
+    return found
 
 
 @pytest.fixture

@@ -33,27 +33,12 @@ def preset(name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def built() -> str:
+def built(headers) -> str:
     """The sample with its headers, built as its README says; what CMake said."""
-    if missing := [name for name in ("cmake", "make", "c++") if shutil.which(name) is None]:
-        pytest.skip(f"this machine lacks {', '.join(missing)}, so the C++ sample is not built")
-    (SAMPLE / "build").mkdir(exist_ok=True)
     # Two workers of one run must not build in the same folder at once.
     with (SAMPLE / "build" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        command = [SAMPLE / "fetch_headers.sh"]
-        fetched = subprocess.run(command, capture_output=True, text=True, check=False)
-        if fetched.returncode == INCAPABLE:
-            reason = fetched.stderr.partition("error: ")[2].splitlines()[0]
-            pytest.skip(f"the C++ headers cannot be fetched: {reason}")
-        assert fetched.returncode == 0, fetched.stderr
         return preset("release")
-
-
-@pytest.fixture(scope="session")
-def library() -> Path:
-    (found,) = Path(ort.__file__).parent.glob("capi/libonnxruntime.so.*")
-    return found
 
 
 @pytest.fixture

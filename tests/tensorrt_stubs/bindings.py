@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-__all__ = ["RELEASES", "ask"]
+__all__ = ["RELEASES", "ROOT", "ask"]
 
 ROOT = Path(__file__).parents[2]
 # Installed by `make test`; see the Makefile.

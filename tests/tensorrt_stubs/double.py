@@ -1,4 +1,6 @@
-"""A TensorRT that records: it has the names of ``toolkit.engine.api`` and no others.
+"""A TensorRT that records: it has the names of the protocols here and no others.
+
+They stand in ``toolkit.engine.api`` and ``refit_api``, and in ``toolkit.runtime.tensorrt_api``.
 
 That those names are the real ones, another test asks NVIDIA's bindings; so a call that the real API
 lacks fails here.
@@ -8,8 +10,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
+from tests.tensorrt_stubs.surface import HOMES
 from toolkit.engine import api
 
 __all__ = ["Call", "made"]
@@ -72,7 +76,7 @@ class Recorder:
         body: dict[str, Any] = {}
         settings: dict[str, Any] = {}
         for base in reversed(protocol.__mro__):
-            if base.__module__ != api.__name__:
+            if base.__module__ not in HOMES:
                 continue
             settings.update(inspect.get_annotations(base))
             for name, value in vars(base).items():
@@ -90,7 +94,7 @@ class Recorder:
 
     def _method(self, title: str, name: str, declared: Any) -> Any:
         signature = inspect.signature(declared)
-        gives = get_type_hints(declared, vars(api)).get("return")
+        gives = get_type_hints(declared).get("return")
 
         def call(this: Any, *arguments: Any, **named: Any) -> Any:
             bound = signature.bind(this, *arguments, **named)
@@ -113,24 +117,33 @@ class Recorder:
         return self.object(gives)
 
 
-def made(version: str, answers: Mapping[str, Any], *, rtx: bool = False) -> tuple[Any, list[Call]]:
-    """A module of a version, and the list of calls that it fills."""
+def made(
+    version: str, answers: Mapping[str, Any], *, rtx: bool = False, source: ModuleType = api
+) -> tuple[Any, list[Call]]:
+    """A module of a version, and the list of calls that it fills.
+
+    Classes are those of ``source`` where it has them: it asks other things of them than building.
+    """
     recorder = Recorder(answers)
     attributes: dict[str, Any] = {"__version__": version}
     for protocol in _ENUMERATIONS:
         later = tuple(each for each in _LATER if protocol in each.__mro__)
         more = () if version.startswith("10.8.") else later
-        attributes[protocol.__name__] = _enumeration(protocol, more)
+        own = getattr(source, protocol.__name__, protocol)
+        attributes[protocol.__name__] = _enumeration(own, more)
     severity = attributes.pop("Severity")
     noted = {"__init__": _noted(recorder)}
     attributes["ILogger"] = type("ILogger", (), {"Severity": severity, **noted})
-    attributes["IProgressMonitor"] = type("IProgressMonitor", (), noted)
+    for title in ("IProgressMonitor", "IOutputAllocator"):
+        attributes[title] = type(title, (), noted)
     config = api.RtxBuilderConfig if rtx else api.IBuilderConfig
     recorder.answers = {
         "Builder.create_builder_config": lambda: recorder.object(config), **answers,
     }  # fmt: skip
-    for title in ("Builder", "OnnxParser", "Runtime"):
-        attributes[title] = _constructor(recorder, getattr(api, title))
+    for title in ("Builder", "OnnxParser", "Runtime", "Refitter", "Weights"):
+        protocol = getattr(source, title, None) or getattr(api, title, None)
+        if protocol is not None:
+            attributes[title] = _constructor(recorder, protocol)
     attributes["get_plugin_registry"] = lambda: recorder.object(api.IPluginRegistry)
     if rtx:
         members = {f"SM{n}": Member("ComputeCapability", f"SM{n}", n) for n in (86, 89, 120)}
@@ -154,6 +167,7 @@ def _constructor(recorder: Recorder, protocol: type) -> Any:
     def construct(*arguments: Any) -> Any:
         signature.bind(None, *arguments)
         recorder.calls.append((protocol.__name__, "__init__"))
-        return recorder.object(protocol)
+        answer = recorder.answers.get(f"{protocol.__name__}.__init__")
+        return answer(*arguments) if answer else recorder.object(protocol)
 
     return construct

@@ -7,11 +7,25 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import get_type_hints
 
-from toolkit.engine import api
+from toolkit.engine import api, api_reading, enums, refit_api
+from toolkit.runtime import tensorrt_api
 
-__all__ = ["LOOKUP", "Row", "broken", "rows"]
+__all__ = ["HOMES", "LOOKUP", "MODULES", "PROTOCOLS", "Row", "broken", "rows"]
+
+MODULES = (tensorrt_api, api, refit_api)
+"""Where protocols stand: of running, of building and of refitting."""
+PROTOCOLS = tuple(
+    (title, getattr(module, title))
+    for module in MODULES
+    for title in module.__all__
+    if isinstance(getattr(module, title), type)
+)
+HOMES = {module.__name__ for module in (*MODULES, api_reading, enums)}
+"""Where their members are written out."""
+_MEMBERS = {api.Member, tensorrt_api.Member}
 
 _RTX, _LATER = "Rtx", "Later"
+_CALLED = {"BuilderConfig": "IBuilderConfig", "Severity": "ILogger.Severity", "Member": "DataType"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,7 @@ class Row:
         owner: The class; empty for the module.
         name: The class or member.
         kind: ``class``, ``member`` of an enumeration, ``property``, ``setting`` (a property that
-            can be written), ``method`` or ``value``.
+            can be written), ``method``, ``override`` (of a subclass) or ``value``.
         parameters: Of a method, without ``self``.
         rtx: Whether only TensorRT-RTX has it.
         later: Whether the first release that is supported lacks it.
@@ -41,17 +55,15 @@ class Row:
 
 def rows() -> Iterator[Row]:
     """Every name of every protocol."""
-    for title in api.__all__:
-        protocol = getattr(api, title)
+    for title, protocol in PROTOCOLS:
         rtx, later = title.startswith(_RTX), title.startswith(_LATER)
         name = title.removeprefix(_RTX).removeprefix(_LATER)
-        name = {"BuilderConfig": "IBuilderConfig", "Severity": "ILogger.Severity"}.get(name, name)
-        name = "DataType" if name == "Member" else name
-        if title in {"Module", "RtxModule"}:
+        name = _CALLED.get(name, name)
+        if title.endswith("Module"):
             for row in _members(protocol, "", rtx):
                 if row.name != "__version__":
                     yield Row("", row.name, "value" if row.name.islower() else "class", rtx=rtx)
-            if not rtx:
+            if title == "Module":
                 yield Row("", "__version__", "value")
             continue
         if later:
@@ -65,9 +77,9 @@ def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
     annotations = inspect.get_annotations(protocol)
     hints = get_type_hints(protocol) if owner else {}
     for name in annotations:
-        if hints.get(name) is api.Member and name.isupper():
+        if hints.get(name) in _MEMBERS and name.isupper():
             yield Row(owner, name, "member", rtx=rtx)
-        elif hints.get(name) is api.Severity:
+        elif hints.get(name) in {api.Severity, tensorrt_api.Severity}:
             yield Row(owner, name, "class", rtx=rtx)
         elif name == "__members__":
             yield Row(owner, name, "value", rtx=rtx)
@@ -78,12 +90,13 @@ def _members(protocol: type, owner: str, rtx: bool) -> Iterator[Row]:
             yield Row(owner, name, "property", rtx=rtx)
         elif inspect.isfunction(value) and _wanted(protocol, name):
             names = tuple(inspect.signature(value).parameters)[1:]
-            yield Row(owner, name, "method", names, rtx)
+            kind = "override" if getattr(value, "overridden", False) else "method"
+            yield Row(owner, name, kind, names, rtx)
 
 
 def _wanted(protocol: type, name: str) -> bool:
     """A protocol's own ``__init__`` is Python's where it is not written out."""
-    ours = vars(protocol)[name].__module__ == api.__name__
+    ours = vars(protocol)[name].__module__ in HOMES
     return ours and (not name.startswith("__") or name in {"__init__", "__int__"})
 
 
@@ -107,11 +120,21 @@ def parameters(function):
         found.append([part.partition(":")[0] for part in parts if part and part != "/"])
     return found
 
+def overridden(owner, row):
+    """What a subclass writes: bindings tell it in the documentation of the class."""
+    shown = re.findall(r"def (\\w+)\\(self(?:, (.*?))?\\):", getattr(owner, "__doc__", None) or "")
+    if row["name"] not in dict(shown):
+        return "is not documented"
+    found = [name.strip() for name in dict(shown)[row["name"]].split(",")]
+    return "" if found == list(row["parameters"]) else f"takes {found}"
+
 def wrong(row):
     """Why a release lacks a row; empty where it has it."""
     owner = trt
     for part in filter(None, row["owner"].split(".")):
         owner = getattr(owner, part, None)
+    if row["kind"] == "override":
+        return overridden(owner, row)
     found = owner
     for part in row["name"].split("."):
         found = getattr(found, part, None)

@@ -13,64 +13,24 @@ from typing import Any
 
 import onnx
 
-from toolkit.package.schema import parse_config, print_config
+from tests.triton.changes import (
+    Change,
+    Edit,
+    both,
+    clears,
+    configured,
+    in_text,
+    setitem,
+    sets,
+    written,
+)
+from tests.triton.more_configurations import MORE
 
 __all__ = ["CONFIGURATIONS", "write_all"]
-
-Edit = Callable[[Any], object]
-Change = Callable[[Path], object]
-
-
-def configured(*edits: Edit) -> Change:
-    """Edits of the configuration as a message."""
-
-    def change(folder: Path) -> None:
-        path = folder / "config.pbtxt"
-        config = parse_config(path.read_text(), str(path))
-        for edit in edits:
-            edit(config)
-        path.write_text(print_config(config))
-
-    return change
-
-
-def written(*pairs: tuple[str, str]) -> Change:
-    """Replacements in the text of the configuration."""
-
-    def change(folder: Path) -> None:
-        path = folder / "config.pbtxt"
-        text = path.read_text()
-        for old, new in pairs:
-            assert old in text, old
-            text = text.replace(old, new, 1)
-        path.write_text(text)
-
-    return change
-
-
-def both(*changes: Change) -> Change:
-    def change(folder: Path) -> None:
-        for one in changes:
-            one(folder)
-
-    return change
-
-
-def sets(**fields: Any) -> Edit:
-    return lambda c: [setattr(c, name, value) for name, value in fields.items()]
 
 
 def dims(kind: str, *sizes: int) -> Edit:
     return lambda c: setitem(getattr(c, kind)[0].dims, sizes)
-
-
-def setitem(field: Any, values: Any) -> None:
-    del field[:]
-    field.extend(values)
-
-
-def clears(*names: str) -> Edit:
-    return lambda c: [c.ClearField(name) for name in names]
 
 
 def reshaped(kind: str, given: tuple[int, ...], shape: tuple[int, ...]) -> Edit:
@@ -118,10 +78,6 @@ def ensemble(steps: str | None = STEP, *, rows: int = 8, dtype: str = "TYPE_FP32
         (folder / "1" / "model.onnx").rename(folder / "1" / "kept")
 
     return change
-
-
-def in_text(text: str) -> Change:
-    return lambda folder: (folder / "config.pbtxt").write_text(text)
 
 
 def versions(*names: str) -> Change:
@@ -354,6 +310,7 @@ CONFIGURATIONS: dict[str, Change] = {
     # What a server takes although it is wrong.
     "no_output": configured(clears("output")),
     "unbatched_dynamic": configured(unbatched, lambda c: c.dynamic_batching.SetInParent()),
+    **MORE,
 }
 
 

@@ -1,7 +1,9 @@
 """A real Triton server for tests, from the environment that ``make test-triton`` makes.
 
-The wheel brings the server and its Python backend, no onnxruntime backend: that is the stand-in in
-``backends``. Repositories are loaded as they are.
+The wheel brings the server and its Python backend, no onnxruntime backend: that is a stand-in.
+The one in ``backends`` is Python and refuses what the real one refuses; the one in ``native`` is a
+library that runs graphs as the real one does, states of sequences included. Repositories are loaded
+as they are.
 """
 
 from __future__ import annotations
@@ -20,12 +22,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PYTHON", "Server", "index", "make_backends", "serving"]
+__all__ = [
+    "PYTHON",
+    "Server",
+    "build_native",
+    "environment",
+    "free_ports",
+    "index",
+    "make_backends",
+    "serving",
+]
 
 _VENV = Path(__file__).resolve().parents[2] / "build" / "venvs" / "triton"
 PYTHON = _VENV / "bin" / "python"
 
 _BACKENDS = Path(__file__).parent / "backends"
+_NATIVE = Path(__file__).parent / "native"
+_SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "cpp"
+_LIBRARY = "libtriton_onnxruntime.so"
 _SECONDS = 60
 
 
@@ -68,8 +82,34 @@ def _site() -> Path:
     return found
 
 
-def make_backends(folder: Path) -> Path:
-    """The wheel's backends with a stub for the environment's Python, and ours."""
+def build_native(folder: Path) -> tuple[Path | None, str]:
+    """Compile the stand-in that is a library; else why not, which is a compiler or headers."""
+    if shutil.which("g++") is None:
+        return None, "no g++ here"
+    fetched = subprocess.run(
+        [_SAMPLES / "fetch_headers.sh"], capture_output=True, text=True, check=False
+    )
+    if fetched.returncode != 0:
+        return None, f"no headers of ONNX Runtime: {fetched.stderr.splitlines()[-1:]}"
+    (runtime,) = (_site() / "onnxruntime" / "capi").glob("libonnxruntime.so.*")
+    headers = _SAMPLES / "build" / "headers" / "usr" / "include"
+    folder.mkdir(parents=True, exist_ok=True)
+    # What is linked looks for the library by this name, which the package has not.
+    (folder / "libonnxruntime.so.1").symlink_to(runtime)
+    command = [
+        "g++", "-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+        f"-I{headers}", f"-I{headers / 'onnxruntime'}", _NATIVE / "onnxruntime.cpp", runtime,
+        f"-Wl,-rpath,{folder}", "-o", folder / _LIBRARY,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / _LIBRARY, ""
+
+
+def make_backends(folder: Path, native: Path | None = None) -> Path:
+    """The wheel's backends with a stub for the environment's Python, and a stand-in of ours."""
     wheel = _site() / "pytriton" / "tritonserver"
     shutil.copytree(wheel / "backends", folder)
     python = _site().parent.name.removeprefix("python")
@@ -77,10 +117,15 @@ def make_backends(folder: Path) -> Path:
     shutil.copy(wheel / "python_backend_stubs" / python / stub, folder / "python" / stub)
     for backend in _BACKENDS.iterdir():
         shutil.copytree(backend, folder / backend.name)
+    # A plan of the tests is a graph under another name.
+    shutil.copytree(folder / "onnxruntime", folder / "tensorrt")
+    if native is not None:
+        (folder / "onnxruntime" / "model.py").unlink()
+        shutil.copy(native, folder / "onnxruntime" / _LIBRARY)
     return folder
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     asked = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
     libraries = subprocess.run(
         [PYTHON, "-c", asked], capture_output=True, text=True, check=True
@@ -94,7 +139,7 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -107,7 +152,12 @@ def _free_ports(count: int) -> list[int]:
 
 @contextmanager
 def serving(
-    command: Sequence[str | Path], backends: Path, folder: Path, *, wait_ready: bool = True
+    command: Sequence[str | Path],
+    backends: Path,
+    folder: Path,
+    *,
+    wait_ready: bool = True,
+    patience: float = 20,
 ) -> Iterator[Server]:
     """Start ``command`` with what a machine without a GPU needs, and stop it at the end.
 
@@ -116,11 +166,12 @@ def serving(
         backends: What ``make_backends`` made.
         folder: An empty working directory; the log is written beside it.
         wait_ready: Whether to wait until every model is ready, or only for the server to live.
+        patience: Seconds it may take to stop before it is killed.
 
     Raises:
         AssertionError: If it does not come up, with the end of its log.
     """
-    http, grpc, metrics = _free_ports(3)
+    http, grpc, metrics = free_ports(3)
     flags = [
         f"--backend-directory={backends}", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1",
         f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
@@ -131,7 +182,7 @@ def serving(
     log = folder.with_suffix(".log")
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*map(str, command), *flags], cwd=folder, env=_environment(), stdout=file,
+            [*map(str, command), *flags], cwd=folder, env=environment(), stdout=file,
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     server = Server(http, grpc, log, process)
@@ -139,7 +190,7 @@ def serving(
         _wait(server, "ready" if wait_ready else "live")
         yield server
     finally:
-        _stop(process)
+        _stop(process, patience)
 
 
 def _wait(server: Server, state: str) -> None:
@@ -155,10 +206,10 @@ def _wait(server: Server, state: str) -> None:
     raise AssertionError(f"not {state} after {_SECONDS} s:\n{server.logged()[-6000:]}")
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen, patience: float) -> None:
     try:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=patience)
     except subprocess.TimeoutExpired:
         pass
     finally:

@@ -20,8 +20,9 @@ from toolkit.recipe import load_recipe
 
 pytestmark = pytest.mark.triton
 
-# Server 2.51 refuses a warm-up with too many rows, and now and then crashes over it.
-CRASHING = {"warmup_too_large"}
+# Server 2.51 refuses a warm-up with too many rows, and now and then crashes over it. An initial
+# state of too few dims ends it, and missing Python code keeps it waiting for half a minute.
+CRASHING = {"warmup_too_large", "state_fewer_dims", "python_missing"}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,11 @@ def load(server, name, seconds=120):
 
 def test_it_agrees_with_the_server_on_every_configuration(configured, backends, tmp_path):
     names = [name for name in CONFIGURATIONS if name not in CRASHING]
-    with serving(command(configured), backends, tmp_path / "empty", wait_ready=False) as server:
-        load(server, "good")  # what the ensembles are made of
+    with serving(
+        command(configured), backends, tmp_path / "empty", wait_ready=False, patience=1
+    ) as server:
+        for name in ("good", "python"):  # what the ensembles are made of
+            load(server, name)
         with ThreadPoolExecutor(8) as pool:
             said = dict(zip(names, pool.map(lambda name: load(server, name), names), strict=True))
     report = check_repository(configured)
@@ -70,9 +74,11 @@ def test_it_agrees_with_the_server_on_every_configuration(configured, backends, 
 @pytest.mark.parametrize("name", sorted(CRASHING))
 def test_it_refuses_what_can_end_the_server(configured, backends, tmp_path, name):
     assert not check_repository(configured).loads(name)
-    with serving(command(configured), backends, tmp_path / "empty", wait_ready=False) as server:
+    with serving(
+        command(configured), backends, tmp_path / "empty", wait_ready=False, patience=0.5
+    ) as server:
         try:
-            loaded, _ = load(server, name, seconds=20)
+            loaded, _ = load(server, name, seconds=5)
         except (OSError, HTTPException):  # it is gone, or hangs over its own stack trace
             loaded = False
         assert not loaded

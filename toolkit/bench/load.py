@@ -42,7 +42,7 @@ class Load:
     """What to do to a server.
 
     Attributes:
-        server: ``http://HOST:PORT`` or ``grpc://HOST:PORT``.
+        server: ``http://localhost:8000`` or ``grpc://localhost:8001``, for instance.
         model: ``NAME`` or ``NAME:VERSION``; None takes the graph's name.
         concurrencies: Requests in flight, one after another.
         client: Who sends.

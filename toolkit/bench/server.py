@@ -76,8 +76,8 @@ def target_of(url: str, model: str) -> Target:
     found = _URL.match(url)
     if found is None:
         raise ToolkitError(
-            f"found the server {url!r}, wanted http://HOST:PORT or grpc://HOST:PORT",
-            hint="Triton's own ports are 8000 for http and 8001 for grpc",
+            f"found the server {url!r}, wanted http://localhost:8000 or grpc://localhost:8001",
+            hint="a host and a port; Triton's own are 8000 for http and 8001 for grpc",
         )
     name, _, version = model.partition(":")
     if not name or (":" in model and not version.isdecimal()):

@@ -20,7 +20,7 @@ __all__ = ["RUNTIMES", "Job", "check_runtime", "open_call"]
 RUNTIMES: Mapping[str, tuple[Any, str]] = {
     "cpu": ("cpu", "CPUExecutionProvider"),
     "cuda": ("cuda", "CUDAExecutionProvider"),
-    "ort-tensorrt": ("tensorrt", "TensorrtExecutionProvider"),
+    "ort-tensorrt": ("ort-tensorrt", "TensorrtExecutionProvider"),
 }
 
 

@@ -15,6 +15,7 @@ from toolkit.bundle.manifest import (
 )
 from toolkit.bundle.publish import (
     DISK_FULL,
+    LABELS,
     MANIFEST,
     Draft,
     is_bundle,
@@ -27,6 +28,7 @@ from toolkit.bundle.reading import Bundle, differences, open_bundle
 
 __all__ = [
     "DISK_FULL",
+    "LABELS",
     "MANIFEST",
     "Bundle",
     "Draft",

@@ -85,6 +85,8 @@ class EngineRecord(_Record):
     conditionals: int = 0
     options: dict[str, Any] = {}  # that differ from the defaults
     carries_plugins: bool = False
+    ranges: tuple[dict[str, tuple[int, int, int]], ...] = ()  # of each profile; none: not recorded
+    plugin: str = "none"
 
     @classmethod
     def of(cls, engine: Engine) -> EngineRecord:
@@ -100,6 +102,11 @@ class EngineRecord(_Record):
             conditionals=engine.conditionals,
             options=dict(engine.options),
             carries_plugins=engine.carries_plugins,
+            ranges=tuple(
+                {name: (span.min, span.opt, span.max) for name, span in each.items()}
+                for each in engine.ranges
+            ),
+            plugin=engine.plugin,
         )
 
 

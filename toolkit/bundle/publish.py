@@ -15,6 +15,7 @@ from toolkit.errors import BundleError, ToolkitError
 
 __all__ = [
     "DISK_FULL",
+    "LABELS",
     "MANIFEST",
     "Draft",
     "is_bundle",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+LABELS = "labels.txt"  # of a classifier: a line for each place of its output
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _HEAD = 4096  # a manifest says its kind in its first lines

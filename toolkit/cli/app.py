@@ -26,7 +26,12 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 def build(*names: str) -> typer.Typer:
     """A typer application with the named commands."""
-    app = typer.Typer(name="toolkit", add_completion=len(names) > 1, no_args_is_help=True)
+    app = typer.Typer(
+        name="toolkit",
+        add_completion=len(names) > 1,
+        no_args_is_help=True,
+        rich_markup_mode="markdown",  # as markup of rich, [default: …] would be a style
+    )
     for name in names:
         app.command(name)(_interruptible(_function(name)))
     return app

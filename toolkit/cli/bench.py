@@ -58,7 +58,7 @@ _AllowCode = Annotated[
 ]
 _Server = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="Drive this Triton server: http://HOST:8000 or grpc://HOST:8001."),
+    typer.Option(help="Drive this Triton server: http://localhost:8000 or grpc://localhost:8001."),
 ]
 _Model = Annotated[
     Optional[str],  # noqa: UP045

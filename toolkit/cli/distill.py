@@ -52,23 +52,12 @@ def distill_command(
     Checkpoints of the training lie in OUT.work until OUT is written. Under accelerate launch or
     torchrun (-m toolkit distill …) several processes share every batch.
     """
-    from toolkit.errors import RecipeError
-    from toolkit.recipe import DistillModel, load_recipe
-
     if out is None and not dry_run:
         raise typer.BadParameter("wanted OUT, or --dry-run")
-    loaded = load_recipe(recipe, allow_code=allow_code, root=root)
-    if not isinstance(loaded.model, DistillModel):
-        raise RecipeError(
-            f"{recipe}: the model is not a distill",
-            hint="model: {distill: {student: …, teachers: …, data: …}}",
-        )
-
     from toolkit.cli.terminal import progress, show
-    from toolkit.pipeline import distil, plan_distillation
+    from toolkit.pipeline import distil
 
-    folder = root or recipe.parent
-    what = plan_distillation(loaded.model, loaded, folder, loaded.input_specs())
+    what = _planned(recipe, root, allow_code=allow_code)
     if out is None or dry_run:
         show(_plan(what), as_json=json, tables=_plan_tables(what))
         return
@@ -77,6 +66,26 @@ def distill_command(
         made = distil(what, out, work=work, cache=cache, resume=resume, logs=logs, progress=report)
     if made is not None:
         show(made.to_json(), as_json=json, tables=_tables(made))
+
+
+def _planned(recipe: Path, root: Path | None, *, allow_code: bool) -> Distillation:
+    """What a recipe says, checked before anything is trained.
+
+    Raises:
+        RecipeError: If it is no recipe, or not of a distillation.
+    """
+    from toolkit.errors import RecipeError
+    from toolkit.recipe import DistillModel, load_recipe
+
+    loaded = load_recipe(recipe, allow_code=allow_code, root=root)
+    if not isinstance(loaded.model, DistillModel):
+        raise RecipeError(
+            f"{recipe}: the model is not a distill",
+            hint="model: {distill: {student: …, teachers: …, data: …}}",
+        )
+    from toolkit.pipeline import plan_distillation
+
+    return plan_distillation(loaded.model, loaded, root or recipe.parent, loaded.input_specs())
 
 
 def _plan(what: Distillation) -> dict[str, Any]:

@@ -28,8 +28,10 @@ def parity_command(
         typer.Option(help="Where the recipe's models lie [default: where they lay at export]."),
     ] = None,
     runtime: Annotated[
-        Literal["cpu", "cuda", "tensorrt"],
-        typer.Option(help="What runs the graph: ONNX Runtime's provider of that name."),
+        Literal["cpu", "cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx"],
+        typer.Option(
+            help="What runs: the graph in ONNX Runtime (cpu, cuda, ort-tensorrt), or the engine."
+        ),
     ] = "cpu",
     budget: Annotated[
         Optional[str],  # noqa: UP045

@@ -10,9 +10,39 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from toolkit.pipeline import SparseOptions, SparseReport
+    from toolkit.pipeline import SparseReport
 
 __all__ = ["sparsify_command"]
+
+
+_Method = Annotated[
+    Optional[str],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
+    typer.Option(
+        help="magnitude, wanda or second-order [default: second-order with --calibration, "
+        "otherwise magnitude].",
+        show_default=False,
+    ),
+]
+_Calibration = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Real inputs: arrays in .npz, texts in .jsonl.", metavar="FILE"),
+]
+_Evaluate = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        help="Inputs to judge by before and after: .jsonl for perplexity, .npz with 'label' "
+        "for accuracy.",
+        metavar="FILE",
+    ),
+]
+_Layers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Pattern of tensors to prune; may be repeated [default: *]."),
+]
+_Skip = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="Pattern of tensors to leave [default: embeddings, heads, routers]."),
+]
 
 
 def sparsify_command(
@@ -23,26 +53,11 @@ def sparsify_command(
     pattern: Annotated[
         str, typer.Option(help="N:M, at most N of M neighbours are kept.", metavar="N:M")
     ] = "2:4",
-    method: Annotated[
-        Optional[str],  # noqa: UP045  (typer on Python 3.10 reads this at run time)
-        typer.Option(help="magnitude, wanda or second-order [default: the last that data allow]."),
-    ] = None,
-    calibration: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Real inputs: arrays in .npz, texts in .jsonl.", metavar="FILE"),
-    ] = None,
-    evaluate: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The same, to judge by; with 'label' for accuracy.", metavar="FILE"),
-    ] = None,
-    layers: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Pattern of tensors to prune; may be repeated [default: *]."),
-    ] = None,
-    skip: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Pattern of tensors to leave [default: embeddings, heads, routers]."),
-    ] = None,
+    method: _Method = None,
+    calibration: _Calibration = None,
+    evaluate: _Evaluate = None,
+    layers: _Layers = None,
+    skip: _Skip = None,
     factory: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="For a file: the module:callable that its weights are of."),
@@ -59,33 +74,15 @@ def sparsify_command(
     """
     from toolkit.cli.terminal import progress, show
     from toolkit.errors import RecipeError
-    from toolkit.pipeline import SparseSource, sparsify
+    from toolkit.pipeline import SKIPPED, SparseOptions, SparseSource, sparsify
+    from toolkit.sparse import Pattern
 
     if factory is not None and not allow_code:
         raise RecipeError("--factory runs Python code", hint="--allow-code, if you trust it")
-    options = _options(pattern, method, calibration, evaluate, layers, skip)
-    what = SparseSource(checkpoint, factory, checkpoint.parent)
-    with progress() as report:
-        made = sparsify(what, out, options, report)
-    show(made.to_json(), as_json=json, tables=_tables(made, out))
-
-
-def _options(
-    pattern: str,
-    method: str | None,
-    calibration: Path | None,
-    evaluate: Path | None,
-    layers: list[str] | None,
-    skip: list[str] | None,
-) -> SparseOptions:
-    from toolkit.errors import RecipeError
-    from toolkit.pipeline import SKIPPED, SparseOptions
-    from toolkit.sparse import Pattern
-
     chosen = method or ("second-order" if calibration else "magnitude")
     if chosen not in {"magnitude", "wanda", "second-order"}:
         raise RecipeError(f"--method is {chosen!r}", hint="magnitude, wanda or second-order")
-    return SparseOptions(
+    options = SparseOptions(
         pattern=Pattern.parse(pattern),
         method=chosen,  # type: ignore[arg-type]
         calibration=calibration,
@@ -93,6 +90,10 @@ def _options(
         layers=tuple(layers or ("*",)),
         skip=tuple(skip) if skip is not None else SKIPPED,
     )
+    what = SparseSource(checkpoint, factory, checkpoint.parent)
+    with progress() as report:
+        made = sparsify(what, out, options, report)
+    show(made.to_json(), as_json=json, tables=_tables(made, out))
 
 
 def _tables(made: SparseReport, out: Path) -> list[Table | str]:

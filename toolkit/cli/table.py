@@ -27,10 +27,12 @@ COMMANDS: Mapping[str, Command] = {
     "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),
     "build": Command("toolkit.cli.build", "Build the engine of a bundle or an ONNX file"),
+    "refit": Command("toolkit.cli.refit", "Put new weights into a bundle, and prove it again"),
     "check": Command("toolkit.cli.check", "Show what TensorRT will refuse in a graph"),
     "bench": Command("toolkit.cli.bench", "How fast a bundle is, alone, against another, served"),
     "package": Command("toolkit.cli.package", "Make a Triton model repository, or check one"),
-    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, recipe or bundle"),
+    "serve": Command("toolkit.cli.serve", "Start your Triton on a bundle, for development"),
+    "inspect": Command("toolkit.cli.inspect", "Show a checkpoint, ONNX file, bundle, recipe, plan"),
     "doctor": Command("toolkit.cli.doctor", "What this machine can do, and how to mend the rest"),
     "schema": Command("toolkit.cli.schema", "JSON Schema of the recipe, for editors"),
 }

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from toolkit.progress import DETAIL, Progress
 
-__all__ = ["pairs", "progress", "show", "table"]
+__all__ = ["note", "pairs", "progress", "show", "table"]
 
 _SECONDS = 20.0  # between two lines about one thing, where there is no terminal
 
@@ -48,6 +48,11 @@ def table(
 def pairs(title: str, facts: Mapping[str, Any]) -> Table:
     """A two-column table of names and values."""
     return table(title, ["", ""], list(facts.items()))
+
+
+def note(text: str) -> None:
+    """A line on standard error that is no error."""
+    sys.stderr.write(f"note: {text}\n")
 
 
 @contextmanager

@@ -160,6 +160,8 @@ class CachedTeacher:
         self.compression = compression or Compression()
         self.folder = folder
         self._files = map_shards(folder, key.depends(self.compression))
+        for file in self._files:
+            _check(folder, file)
         # where the classes of each row begin
         self._starts = [
             np.concatenate(([0], np.cumsum(file["classes"], dtype=np.int64)))
@@ -245,6 +247,21 @@ class CachedTeacher:
             torch.from_numpy(tables[0].astype(np.int64)),
             torch.from_numpy(tables[1].astype(np.float32)),
             torch.from_numpy(rest),
+        )
+
+
+def _check(folder: Path, file: Mapping[str, Array]) -> None:
+    """Refuse files whose arrays do not belong together."""
+    sound = {"examples", "rows"} <= set(file) and len(file["examples"]) == len(file["rows"])
+    if sound and "classes" in file:
+        rows, classes = int(file["rows"].sum()), int(file["classes"].sum())
+        sound = {"ids", "kept", "rest"} <= set(file)
+        sound = sound and len(file["classes"]) == len(file["rest"]) == rows
+        sound = sound and len(file["ids"]) == len(file["kept"]) == classes
+    if not sound:
+        raise IntegrityError(
+            f"a file in {folder} does not hold the targets it says",
+            hint="remove the folder and write it again",
         )
 
 

@@ -1,9 +1,9 @@
 """How language models go on from where a batch begins: beams and samples, many texts at once.
 
 Whatever says what comes next may continue a text: a student, a teacher, or an ensemble, whose
-mixture is then what is searched (not the beams of each member). Every step reads the whole text
-again, so that any model can be used, gates and stacks included, at a cost that grows with the
-square of the length.
+mixture is then what is searched (not the beams of each member). Any model can be used, gates and
+stacks included; those that remember what they have read (``toolkit.distill.remembering``) read one
+token at a time, others the whole text again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from toolkit.distill.remembering import Remembering
 from toolkit.distill.types import INDEX, LABELS, Batch, Task
 from toolkit.errors import RecipeError
 
 __all__ = ["Beginning", "Hypothesis", "SearchOptions", "Speak", "beam_search", "begin", "sample"]
 
-# Feeds of R rows to logits [R, S, V].
+# Feeds of R rows to logits [R, S, V]; of the last n positions where it is a ``Remembering``.
 Speak: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor]
 
 _IDS, _MASK, _SPOKEN = "input_ids", "attention_mask", "decoder_input_ids"
@@ -106,7 +107,9 @@ class Beginning:
             feeds = {_IDS: tokens, _MASK: (places < self.lengths.unsqueeze(1)).long()}
             given = {"position_ids": places, "token_type_ids": torch.zeros_like(tokens)}
             feeds.update({name: given[name] for name in self.others})
-        return speak(feeds)[rows, self.lengths - 1]
+        logits = speak(feeds)
+        skipped = tokens.shape[1] - logits.shape[1]
+        return logits[rows, self.lengths - 1 - skipped]
 
 
 def begin(task: Task, batch: Batch, options: SearchOptions) -> Beginning:
@@ -155,6 +158,7 @@ def beam_search(
     searches = [_Search(options) for _ in range(len(beginning.tokens))]
     active = torch.arange(len(searches), device=beginning.tokens.device)
     rows = beginning.rows(active.repeat_interleave(beams))
+    memory = _begun(speak)
     scores = torch.full((len(searches), beams), -torch.inf, device=active.device)
     # All rows of a text are the same at first, so only one of them may be continued.
     scores[:, 0] = 0.0
@@ -178,10 +182,19 @@ def beam_search(
         device = active.device
         kept = [n * beams + row for n, run in zip(going, chosen, strict=True) for _, row, _ in run]
         tokens = torch.tensor([token for run in chosen for _, _, token in run], device=device)
-        rows = rows.rows(torch.tensor(kept, device=device)).with_token(tokens)
+        order = torch.tensor(kept, device=device)
+        memory.reorder(order)
+        rows = rows.rows(order).with_token(tokens)
         scores = torch.tensor([[score for score, _, _ in run] for run in chosen], device=device)
         active = active[torch.tensor(going, device=device)]
     return [search.finished for search in searches]
+
+
+def _begun(speak: Speak) -> Remembering:
+    """The memory of what speaks, empty."""
+    memory = speak if isinstance(speak, Remembering) else Remembering(speak, ())
+    memory.forget()
+    return memory
 
 
 class _Search:
@@ -237,6 +250,7 @@ def sample(
     texts: list[tuple[int, ...]] = [()] * len(beginning.tokens)
     active = list(range(len(texts)))
     rows = beginning
+    memory = _begun(speak)
     for _ in range(options.max_new_tokens):
         with torch.no_grad():
             shares = torch.softmax(rows.next_logits(speak).float() / temperature, -1).cpu()
@@ -247,6 +261,8 @@ def sample(
         if not going:
             break
         device = rows.tokens.device
-        rows = rows.rows(torch.tensor(going, device=device)).with_token(drawn[going].to(device))
+        order = torch.tensor(going, device=device)
+        memory.reorder(order)
+        rows = rows.rows(order).with_token(drawn[going].to(device))
         active = [active[n] for n in going]
     return texts

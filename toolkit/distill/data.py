@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from toolkit.artifacts import TensorSpec
-from toolkit.bundle import hash_file
 from toolkit.distill.reading import Raw, read_raw
 from toolkit.distill.texts import Reader
-from toolkit.distill.tokens import FolderTokenizer
-from toolkit.distill.types import INDEX, LABELS, Batch, Task
+from toolkit.distill.types import INDEX, LABELS, Batch
 from toolkit.errors import RecipeError
 from toolkit.sources.base import torch_dtype
 
@@ -51,7 +49,7 @@ class Examples:
         columns: Inputs by name and, where there are some, ``labels``; all [R, ...].
         train: Numbers of the rows to learn from, int64.
         held: Numbers of those that judge, int64; none where nothing is held out.
-        digest: Stands for the content and the split.
+        digest: Stands for the content of the rows.
         unit: What a row consists of: ``tokens`` or ``rows``.
     """
 
@@ -83,13 +81,17 @@ class Examples:
 
     def with_columns(self, **columns: Tensor) -> Examples:
         """The same rows with some columns replaced."""
-        text = "".join(_digest(name, value) for name, value in sorted(columns.items()))
-        digest = hashlib.sha256((self.digest + text).encode()).hexdigest()
-        return replace(self, columns={**self.columns, **columns}, digest=digest)
+        new = {**self.columns, **columns}
+        return replace(self, columns=new, digest=_digest(new))
+
+    @property
+    def split(self) -> str:
+        """Stands for which rows are learnt from and which judge."""
+        return _digest({"train": self.train, "held": self.held})
 
 
 def read_examples(
-    options: DataOptions, inputs: Sequence[TensorSpec], reader: Reader | None, task: Task
+    options: DataOptions, inputs: Sequence[TensorSpec], reader: Reader | None
 ) -> Examples:
     """Read rows for models that take ``inputs``.
 
@@ -97,7 +99,6 @@ def read_examples(
         options: Which files.
         inputs: Of the student and of the teachers, by their shared names.
         reader: Makes rows of texts; None where the models read no tokens.
-        task: What the rows are for.
 
     Raises:
         RecipeError: If files and models do not fit together, or nothing is left to learn from.
@@ -116,14 +117,8 @@ def read_examples(
     else:
         train = torch.arange(counts[0])
         held_rows = torch.arange(counts[0], sum(counts))
-    asked = repr((options.share, options.seed, task))
-    if reader is not None:
-        asked += repr(replace(reader, tokenizer=FolderTokenizer(Path())))
-        asked += hash_file(reader.tokenizer.path).sha256
-    text = asked + raw.digest + ("" if held is None else held.digest)
     unit = "tokens" if "input_ids" in joined else "rows"
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return Examples(joined, train, held_rows, digest, unit)
+    return Examples(joined, train, held_rows, _digest(joined), unit)
 
 
 def _documents(raw: Raw, options: DataOptions) -> list[Raw]:
@@ -220,6 +215,10 @@ def _level(name: str, one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _digest(name: str, value: Tensor) -> str:
-    content = value.detach().cpu().contiguous().numpy().tobytes()
-    return name + hashlib.sha256(content).hexdigest()
+def _digest(columns: Mapping[str, Tensor]) -> str:
+    """Of the content, in the order of its rows; what was read from where does not matter."""
+    found = hashlib.sha256()
+    for name, column in sorted(columns.items()):
+        found.update(f"{name} {column.dtype} {list(column.shape)}\0".encode())
+        found.update(column.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -115,9 +115,11 @@ def bucketed(logits: Tensor, ids: Tensor, kept: Tensor) -> Tensor:
     empty = kept.isneginf()
     own = logits.gather(-1, ids)
     others = logits.scatter(-1, ids, -torch.inf)
-    none = others.isneginf().all(dim=-1, keepdim=True)
-    rest = others.masked_fill(none, 0.0).logsumexp(-1, keepdim=True)
-    rest = rest.masked_fill(none, -torch.inf)
+    rest = others.logsumexp(-1, keepdim=True)
+    none = rest.isneginf()
+    if bool(none.any()):  # a logsumexp of nothing has no gradient
+        rest = others.masked_fill(none, 0.0).logsumexp(-1, keepdim=True)
+        rest = rest.masked_fill(none, -torch.inf)
     # an empty place repeats a class, so it must not count twice
     known = torch.cat((own.masked_fill(empty, -torch.inf), rest), dim=-1)
     return known - known.logsumexp(-1, keepdim=True)

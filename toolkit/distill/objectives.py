@@ -71,13 +71,18 @@ class WordLevel:
                 target is of another temperature.
         """
         counts = student.mask
-        own = _wide(_logits(student)[counts]) / self.temperature
+        own = _wide(_counted(_logits(student), counts))
+        own = own if self.temperature == 1 else own / self.temperature
         apart = divergence(self.divergence, self.beta)
         if targets.per_teacher:
             rows = self._mean(apart, own, targets, counts)
         elif targets.log_probs is not None:
-            wanted = _same_classes(targets.log_probs[counts], own)
-            rows = apart(self._tempered(wanted, targets.temperature), torch.log_softmax(own, -1))
+            wanted = _same_classes(_counted(targets.log_probs, counts), own)
+            if targets.temperature == self.temperature:
+                wanted = _wide(wanted)
+            else:
+                wanted = self._tempered(wanted, targets.temperature)
+            rows = apart(wanted, torch.log_softmax(own, -1))
         else:
             rows = self._compressed(apart, own, targets, counts)
         return Loss(rows.sum() * self.temperature**2, counts.sum())
@@ -88,7 +93,7 @@ class WordLevel:
 
     def _mean(self, apart: Formula, own: Tensor, targets: Targets, counts: Tensor) -> Tensor:
         student = torch.log_softmax(own, -1)
-        logs = [_same_classes(logits[counts], own) for logits in targets.per_teacher]
+        logs = [_same_classes(_counted(logits, counts), own) for logits in targets.per_teacher]
         assert targets.weights is not None
         weights = targets.weights.to(own)
         by_row = weights[counts] if weights.dim() == 2 else weights.expand(len(own), len(logs))
@@ -148,7 +153,7 @@ class HardLabels:
                 "the loss has a part from labels, and the data has none",
                 hint="add labels, or leave the teachers alone: hard: 0",
             )
-        logits, wanted = _wide(_logits(student)[counts]), labels[counts]
+        logits, wanted = _wide(_counted(_logits(student), counts)), labels[counts]
         if wanted.numel() and int(wanted.max()) >= logits.shape[-1]:
             raise RecipeError(
                 f"a label is {int(wanted.max())}, and the student has {logits.shape[-1]} classes"
@@ -199,6 +204,11 @@ def mixed(alpha: float, hard: Objective, soft: Objective) -> Objective:
     if alpha in {0, 1}:
         return hard if alpha else soft
     return Weighted([(alpha, hard), (1 - alpha, soft)])
+
+
+def _counted(values: Tensor, counts: Tensor) -> Tensor:
+    """The rows that count; not copied where all do."""
+    return values if bool(counts.all()) else values[counts]
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from toolkit.distill.continuing import (
     begin,
     sample,
 )
+from toolkit.distill.remembering import Remembering, memory_of
 from toolkit.distill.rows import row_mask
 from toolkit.distill.shards import Array, map_shards, write_shards
 from toolkit.distill.texts import shifted
@@ -269,10 +270,12 @@ class OnPolicy:
             logits: Tensor = speaker(feeds)[0]
             return logits
 
+        memory = memory_of(speaker.get_submodule("module")) if hasattr(speaker, "module") else None
+        speech: Speak = speak if memory is None else Remembering(memory, (memory,))
         training = speaker.training
         speaker.eval()
         try:
-            texts = sample(speak, begin(self.task, batch, self.options), self.options,
+            texts = sample(speech, begin(self.task, batch, self.options), self.options,
                            self.temperature)  # fmt: skip
         finally:
             speaker.train(training)

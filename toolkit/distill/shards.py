@@ -169,6 +169,11 @@ def _put(path: Path, content: bytes) -> None:
 
 
 def _mapped(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise IntegrityError(
+            f"{path} is missing, and the index says that the targets are complete",
+            hint="remove the folder and write it again",
+        )
     header = read_header(path)
     found: dict[str, Array] = {}
     for name, entry in header.entries.items():

@@ -22,8 +22,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from toolkit.distill.remembering import Growing, Remembering
 from toolkit.distill.rows import flat, row_mask
-from toolkit.distill.tree import Said, observe
+from toolkit.distill.tree import LeafNode, Said, StackNode, memory_in, observe
 from toolkit.distill.types import INDEX, LABELS, Batch, Needs, TargetKind, Targets, Task
 from toolkit.errors import RecipeError
 
@@ -98,6 +99,30 @@ class LiveTeacher:
         with torch.no_grad():
             said: Said = self.tree(feeds)
             return torch.log_softmax(self._logits(said.outputs[self._output]), -1)
+
+    def remembering(self) -> Remembering:
+        """``speak``, for texts that grow: models of transformers read only what is new.
+
+        Stacks read whole texts, because a stage may need all that the one before it said.
+        """
+        if any(isinstance(node, StackNode) for node in self.tree.modules()):
+            return Remembering(self.speak, ())
+        leaves = [node for node in self.tree.modules() if isinstance(node, LeafNode)]
+        memories = {leaf: memory for leaf in leaves if (memory := memory_in(leaf)) is not None}
+        ids = "decoder_input_ids" if self.task == "seq2seq-lm" else "input_ids"
+        growing = Growing()
+
+        def speak(feeds: Mapping[str, Tensor]) -> Tensor:
+            last = growing.new(feeds[ids])
+            for leaf in leaves:
+                leaf.memory, leaf.last = memories.get(leaf), last
+            try:
+                return self.speak(feeds)
+            finally:
+                for leaf in leaves:
+                    leaf.memory = leaf.last = None
+
+        return Remembering(speak, (growing, *memories.values()))
 
     def _distribution(self, said: Said, mask: Tensor, hidden: Mapping[str, Tensor]) -> Targets:
         if self._space == "values":

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from toolkit.distill.observing import Observed
+from toolkit.distill.remembering import Memory, memory_of
+from toolkit.distill.whole import SourceToLogits
 from toolkit.errors import RecipeError
 from toolkit.runtime import (
     GateRule,
@@ -23,8 +25,18 @@ from toolkit.runtime import (
     interpolate_gated,
     log_weights,
 )
+from toolkit.sources.heads import Head, TokenLogits
 
-__all__ = ["EnsembleNode", "GateNode", "LeafNode", "RunnerModule", "Said", "StackNode", "observe"]
+__all__ = [
+    "EnsembleNode",
+    "GateNode",
+    "LeafNode",
+    "RunnerModule",
+    "Said",
+    "StackNode",
+    "memory_in",
+    "observe",
+]
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,15 @@ class Said:
 
 
 class LeafNode(nn.Module):
-    """One model under the names it shares with others."""
+    """One model under the names it shares with others.
+
+    Attributes:
+        path: Its place in the ensemble.
+        observed: The model.
+        inside: Names of what it gives from inside.
+        memory: What it has read, while texts are continued.
+        last: Then, how many positions at the end are asked for.
+    """
 
     def __init__(  # noqa: PLR0913  (each is a different thing, and all are needed)
         self,
@@ -71,6 +91,8 @@ class LeafNode(nn.Module):
         self.path = path
         self.observed = Observed(module, outputs)
         self.inside: tuple[str, ...] = ()
+        self.memory: Memory | None = None
+        self.last: int | None = None
         self._inputs = tuple(inputs)
         self._rename = dict(rename or {})
         self._translation = translation
@@ -93,12 +115,26 @@ class LeafNode(nn.Module):
         said = self._translation
         if said is not None:
             own[said.ids] = self.get_buffer("reads")[own[said.ids]]
-        found = self.observed(own)
+        found = self._found(own)
         if said is not None:
             found[said.logits] = self._spoken(found[said.logits])
         prefix = f"{self.path}/" if self.path else ""
+        if self.memory is not None:
+            return Said(found)
         inside = {prefix + name: found[name] for name in self.inside}
         return Said({name: found[name] for name in self.observed.outputs}, inside)
+
+    def _found(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.memory is not None:
+            return {"logits": self.memory(own)}
+        found: dict[str, Tensor] = self.observed(own)
+        if self.last is None:
+            return found
+        longest = max(value.shape[1] for value in own.values() if value.dim() > 1)
+        return {
+            name: value[:, -self.last :] if value.dim() > 2 and value.shape[1] == longest else value
+            for name, value in found.items()
+        }
 
     def _spoken(self, logits: Tensor) -> Tensor:
         speaks = self.get_buffer("speaks")
@@ -221,6 +257,15 @@ def observe(tree: nn.Module, names: Sequence[str]) -> None:
                 hint="begin with " + ", ".join(f"{one}/" for one in leaves),
             )
         leaves[path].watch(name[len(path) + 1 :] if path else name)
+
+
+def memory_in(leaf: LeafNode) -> Memory | None:
+    """A memory for a leaf that is a causal or an encoder-decoder model of transformers."""
+    module = leaf.observed.module
+    speaks = isinstance(module, SourceToLogits) or (
+        isinstance(module, TokenLogits) and bool(module.arguments)
+    )
+    return memory_of(module.model) if speaks and isinstance(module, Head) else None
 
 
 def _fed(feeds: Mapping[str, Tensor], name: str, path: str) -> Tensor:

@@ -6,6 +6,7 @@ from toolkit.engine.fit import Needs, lacking_to_run, read_engine, require_fit
 from toolkit.engine.header import PlanHeader, read_header
 from toolkit.engine.limits import LACKING, lacking
 from toolkit.engine.options import EngineOptions
+from toolkit.engine.refit import refit_engine, require_refit
 from toolkit.engine.refusals import installed_version, refuse
 from toolkit.engine.requirements import missing, require
 
@@ -28,7 +29,9 @@ __all__ = [
     "missing",
     "read_engine",
     "read_header",
+    "refit_engine",
     "refuse",
     "require",
     "require_fit",
+    "require_refit",
 ]

@@ -8,8 +8,26 @@ that is a property here is read only; one that is annotated is written, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+from toolkit.engine.api_reading import EngineInspector, ICudaEngine, ParserError
+from toolkit.engine.enums import (
+    BuilderFlag,
+    DataType,
+    HardwareCompatibilityLevel,
+    LaterHardwareCompatibilityLevel,
+    LaterNetworkDefinitionCreationFlag,
+    LayerInformationFormat,
+    LayerType,
+    Member,
+    MemoryPoolType,
+    NetworkDefinitionCreationFlag,
+    ProfilingVerbosity,
+    RtxComputeCapability,
+    Severity,
+    TensorIOMode,
+)
 
 __all__ = [
     "Builder",
@@ -46,97 +64,6 @@ __all__ = [
     "Severity",
     "TensorIOMode",
 ]
-
-
-class Member(Protocol):
-    """A member of an enumeration; its number differs between majors, its name does not."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    def __int__(self) -> int: ...
-
-
-class BuilderFlag(Protocol):
-    """Switches of the builder."""
-
-    TF32: Member
-    SPARSE_WEIGHTS: Member
-    REFIT: Member
-    REFIT_IDENTICAL: Member
-    STRIP_PLAN: Member
-    WEIGHT_STREAMING: Member
-    VERSION_COMPATIBLE: Member
-    EXCLUDE_LEAN_RUNTIME: Member
-    ERROR_ON_TIMING_CACHE_MISS: Member
-
-
-class MemoryPoolType(Protocol):
-    """Kinds of memory that a builder is given."""
-
-    WORKSPACE: Member
-    TACTIC_DRAM: Member
-    TACTIC_SHARED_MEMORY: Member
-
-
-class HardwareCompatibilityLevel(Protocol):
-    """GPUs beside the builder's own that an engine is for."""
-
-    AMPERE_PLUS: Member
-
-
-class LaterHardwareCompatibilityLevel(HardwareCompatibilityLevel, Protocol):
-    """With what came later."""
-
-    SAME_COMPUTE_CAPABILITY: Member
-
-
-class ProfilingVerbosity(Protocol):
-    """What an engine keeps for an inspector."""
-
-    NONE: Member
-    LAYER_NAMES_ONLY: Member
-    DETAILED: Member
-
-
-class LayerType(Protocol):
-    """Kinds of layers that are counted apart."""
-
-    CONDITION: Member
-
-
-class NetworkDefinitionCreationFlag(Protocol):
-    """How a network is made; a bit each."""
-
-    STRONGLY_TYPED: Member
-
-
-class LaterNetworkDefinitionCreationFlag(NetworkDefinitionCreationFlag, Protocol):
-    """With what came later."""
-
-    PREFER_AOT_PYTHON_PLUGINS: Member
-
-
-class DataType(Protocol):
-    """The types of tensors that results name."""
-
-    FLOAT: Member
-    HALF: Member
-    BF16: Member
-    INT64: Member
-    INT32: Member
-    INT8: Member
-    UINT8: Member
-    BOOL: Member
-
-
-class Severity(Protocol):
-    """How grave a line of the log is."""
-
-    INTERNAL_ERROR: Member
-    ERROR: Member
-    VERBOSE: Member
 
 
 class ILogger(Protocol):
@@ -322,22 +249,6 @@ class Builder(Protocol):
         """None on failure, which was logged."""
 
 
-class ParserError(Protocol):
-    """Why a file was not parsed."""
-
-    def desc(self) -> str:
-        """In words."""
-
-    def node_name(self) -> str:
-        """The node it is about."""
-
-    def node_operator(self) -> str:
-        """Its operator; empty where it is about none."""
-
-    def local_function_stack(self) -> list[str]:
-        """The functions it lies in, outermost first."""
-
-
 class OnnxParser(Protocol):
     """Fills a network from an ONNX file."""
 
@@ -352,74 +263,6 @@ class OnnxParser(Protocol):
 
     def get_error(self, index: int) -> ParserError:
         """An error."""
-
-
-class TensorIOMode(Protocol):
-    """Whether a tensor of an engine goes in or comes out."""
-
-    INPUT: Member
-
-
-class LayerInformationFormat(Protocol):
-    """How an inspector writes."""
-
-    JSON: Member
-
-
-class EngineInspector(Protocol):
-    """Tells of an engine's layers."""
-
-    def get_engine_information(self, format: Member) -> str:
-        """All layers."""
-
-
-class ICudaEngine(Protocol):
-    """An engine that was opened."""
-
-    @property
-    def num_io_tensors(self) -> int:
-        """Inputs and outputs together."""
-
-    @property
-    def num_layers(self) -> int:
-        """After fusion."""
-
-    @property
-    def num_optimization_profiles(self) -> int:
-        """How many."""
-
-    @property
-    def num_aux_streams(self) -> int:
-        """Streams beside the caller's."""
-
-    @property
-    def refittable(self) -> bool:
-        """Whether its weights can be replaced."""
-
-    @property
-    def streamable_weights_size(self) -> int:
-        """Bytes of weights that may stay in the host's memory."""
-
-    def get_tensor_name(self, index: int) -> str:
-        """Of an input or output."""
-
-    def get_tensor_mode(self, name: str) -> Member:
-        """Of ``TensorIOMode``."""
-
-    def get_tensor_dtype(self, name: str) -> Member:
-        """Of ``DataType``."""
-
-    def get_tensor_shape(self, name: str) -> Sequence[int]:
-        """With -1 for what differs from run to run."""
-
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]:
-        """Min, opt and max."""
-
-    def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
-        """Bytes."""
-
-    def create_engine_inspector(self) -> EngineInspector:
-        """A new one."""
 
 
 class Runtime(Protocol):
@@ -467,12 +310,6 @@ class Module(Protocol):
 
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
         """The class, called."""
-
-
-class RtxComputeCapability(Protocol):
-    """GPU architectures, ``SM89`` and so on."""
-
-    __members__: Mapping[str, Member]
 
 
 class RtxModule(Module, Protocol):

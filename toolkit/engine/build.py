@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.artifacts import Engine, OnnxModel, Shapes, TensorSpec
@@ -70,7 +71,8 @@ def build_engine(
         notes = held_against(ready, request["profiles"], result["network"])
         notes += opened_notes(plan, options, result)
         plan.replace(out)
-    return _engine(out, result, options, time.monotonic() - started, notes)
+    ranges = tuple({**shapes, **own} for own in options.profiles.values() or ({},))
+    return replace(_engine(out, result, options, time.monotonic() - started, notes), ranges=ranges)
 
 
 def check_profiles(options: EngineOptions, shapes: Shapes) -> None:
@@ -165,6 +167,7 @@ def _engine(
         carries_plugins=result["carries_plugins"],
         timing_cache=_cache(result["timing_cache"]),
         notes=(*result["notes"], *notes, *_plugin_note(options, result)),
+        plugin=options.plugin,
     )
 
 

@@ -10,6 +10,7 @@ from toolkit.bundle import Manifest, is_bundle
 from toolkit.errors import ToolkitError
 from toolkit.inspection.found import Inspection, Section
 from toolkit.inspection.plans import engine_facts, inspect_plan
+from toolkit.inspection.refusals import checked
 
 if TYPE_CHECKING:
     from graphs import ExpertLayer
@@ -107,16 +108,18 @@ def _onnx(path: Path) -> Inspection:
         "functions": ", ".join(found.functions) or "none",
         **_active(found.parameters, layers),
     }
+    said, refused = checked(path, "", None)
     interface = (
         *((("input", v.name, v.dtype, list(v.shape or ()))) for v in found.inputs),
         *((("output", v.name, v.dtype, list(v.shape or ()))) for v in found.outputs),
     )
     return Inspection(
         "onnx",
-        facts,
+        facts | said,
         (
             Section("interface", ("", "name", "dtype", "shape"), interface),
             *_layers(layers),
+            *refused,
             Section("operators", ("operator", "nodes"), tuple(found.operators.items())),
         ),
     )
@@ -166,6 +169,7 @@ def _bundle(path: Path) -> Inspection:
     if manifest.neurons is not None:
         facts["silent neurons"] = manifest.neurons.reason
         sparse += tuple(_neurons(manifest.neurons))
+    said, refused = checked(path / "model.onnx", manifest.target, tuple(manifest.shapes))
     files = tuple((name, record.bytes, record.sha256) for name, record in manifest.files.items())
     sources = tuple((s.member, s.path, s.bytes, s.sha256) for s in manifest.sources)
     interface = (
@@ -174,10 +178,11 @@ def _bundle(path: Path) -> Inspection:
     )
     return Inspection(
         "bundle",
-        facts,
+        facts | said,
         (
             Section("interface", ("", "name", "dtype", "shape"), interface),
             *sparse,
+            *refused,
             Section("files", ("file", "bytes", "sha256"), files),
             Section("sources", ("member", "file", "bytes", "sha256"), sources),
         ),

@@ -10,12 +10,14 @@ from typing import Any
 import jinja2
 
 from graphs import describe
-from toolkit.errors import PackageError
-from toolkit.package.layout import CONFIG, GRAPH, versions_of
+from toolkit.bundle import MANIFEST, Manifest
+from toolkit.errors import BundleError, PackageError
+from toolkit.package.client_cpp import write_client
+from toolkit.package.layout import CONFIG, GRAPH, PLAN, versions_of
 from toolkit.package.schema import parse_config
 from toolkit.package.staging import replace_text
 
-__all__ = ["MARK", "write_beside"]
+__all__ = ["MARK", "model_code", "render", "write_beside"]
 
 MARK = "Made by toolkit package"  # files that say so are ours to replace
 
@@ -29,6 +31,7 @@ class _Model:
     config: Any
     versions: tuple[str, ...]
     operators: tuple[str, ...]
+    plugin: bool = False
 
 
 def write_beside(repository: Path) -> list[str]:
@@ -38,14 +41,24 @@ def write_beside(repository: Path) -> list[str]:
         A sentence about each that was left alone.
     """
     notes, models = [], _models(repository)
+    known = {
+        "plans": [m.config.name for m in models if m.config.platform == "tensorrt_plan"],
+        "plugins": [m.config.name for m in models if m.plugin],
+        "python": [m.config.name for m in models if m.config.backend == "python"],
+    }
     for name in _FILES:
         path = repository / name
         if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
             notes.append(f"{name} is not ours and was left as it is")
             continue
-        text = _environment().get_template(f"{name}.j2").render(mark=MARK, models=models)
+        text = _environment().get_template(f"{name}.j2").render(mark=MARK, models=models, **known)
         replace_text(path, text, executable=name == "serve.sh")
-    return notes
+    return notes + write_client(repository, MARK)
+
+
+def model_code(step: str) -> str:
+    """The code of a model of Triton's Python backend: ``tokenizer`` or ``answer``."""
+    return _environment().get_template(f"{step}.py.j2").render(mark=MARK)
 
 
 def _models(repository: Path) -> list[_Model]:
@@ -57,8 +70,21 @@ def _models(repository: Path) -> list[_Model]:
             continue  # somebody else's, for --check to say
         versions = versions_of(path.parent)
         newest = path.parent / str(max(versions, default=0)) / GRAPH
-        found.append(_Model(config, tuple(map(str, versions)), _needs(newest)))
+        needs, plugin = _needs(newest), _wants_plugin(newest.with_name(MANIFEST))
+        found.append(_Model(config, tuple(map(str, versions)), needs, plugin))
     return found
+
+
+def _wants_plugin(manifest: Path) -> bool:
+    """Whether a plan was built with the plugin library, without which it does not load."""
+    plan = manifest.with_name(PLAN)
+    if not (plan.is_file() and manifest.is_file()):
+        return False
+    try:
+        engine = Manifest.read(manifest).engine
+    except BundleError:
+        return False  # for --check to say
+    return engine is not None and engine.plugin == "library"
 
 
 def _needs(graph: Path) -> tuple[str, ...]:
@@ -69,6 +95,11 @@ def _needs(graph: Path) -> tuple[str, ...]:
     own = {name.partition("::")[0] for name in described.functions}
     opsets = [f"{name} {v}" for name, v in described.opsets.items() if name not in own]
     return (f"IR {described.ir_version}", *opsets)
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of one of this package's templates."""
+    return _environment().get_template(template).render(**values)
 
 
 @cache

@@ -11,9 +11,15 @@ from graphs import GraphError, describe
 from toolkit.errors import PackageError
 from toolkit.package.config_rules import backend_of, backend_rules, scheduling_rules
 from toolkit.package.ensemble_rules import ensemble_rules
-from toolkit.package.file_rules import hash_rules, label_rules, version_rules, warmup_rules
+from toolkit.package.file_rules import (
+    hash_rules,
+    label_rules,
+    python_rules,
+    version_rules,
+    warmup_rules,
+)
 from toolkit.package.findings import CheckReport, Finding, Level
-from toolkit.package.layout import CONFIG, GRAPH, served_versions, versions_of
+from toolkit.package.layout import CODE, CONFIG, GRAPH, PLAN, served_versions, versions_of
 from toolkit.package.schema import parse_config
 from toolkit.package.tensor_rules import graph_rules, tensor_rules
 
@@ -21,7 +27,7 @@ __all__ = ["check_repository"]
 
 Found = Iterator[tuple[Level, str]]
 
-_COMPILED = {"tensorrt": "model.plan"}
+_COMPILED = {"tensorrt": PLAN, "python": CODE}
 
 
 @dataclass
@@ -104,7 +110,7 @@ def _rules(model: _Model) -> Found:
     there = versions_of(folder)
     model.backend = backend_of(config, folder, there)
     yield from backend_rules(config, model.backend, folder)
-    yield from scheduling_rules(config)
+    yield from scheduling_rules(config, folder)
     yield from tensor_rules(config)
     yield from version_rules(config, there)
     yield from label_rules(config, folder)
@@ -124,6 +130,12 @@ def _version(model: _Model, folder: Path) -> Found:
         name = model.config.default_model_filename or _COMPILED.get(model.backend, "")
         if name and model.backend in _COMPILED and not (folder / name).exists():
             yield "refused", f"there is no file {folder.name}/{name}"
+        elif model.backend == "python":
+            yield from python_rules(folder / name)
+        for each in model.config.cc_model_filenames:
+            if not (folder / each.value).exists():
+                where = f"{folder.name}/{each.value}"
+                yield "refused", f"there is no file {where}, for GPUs of {each.key}"
         model.unchecked.append(f"version {folder.name}, which the {model.backend} backend reads")
         return
     path = folder / (model.config.default_model_filename or GRAPH)

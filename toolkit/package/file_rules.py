@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 from toolkit.bundle import MANIFEST, Manifest, hash_file
 from toolkit.errors import BundleError
 from toolkit.package.findings import Level
-from toolkit.package.layout import GRAPH, served_versions
+from toolkit.package.layout import GRAPH, PLAN, served_versions
 from toolkit.package.tensor_rules import dtype_name
 from toolkit.package.warmup import FOLDER
 
-__all__ = ["hash_rules", "label_rules", "version_rules", "warmup_rules"]
+__all__ = ["hash_rules", "label_rules", "python_rules", "version_rules", "warmup_rules"]
 
 Found = Iterator[tuple[Level, str]]
 
+_CLASS = "TritonPythonModel"
 _BYTES: Mapping[str, int] = {
     "TYPE_BOOL": 1, "TYPE_UINT8": 1, "TYPE_INT8": 1, "TYPE_UINT16": 2, "TYPE_INT16": 2,
     "TYPE_FP16": 2, "TYPE_BF16": 2, "TYPE_UINT32": 4, "TYPE_INT32": 4, "TYPE_FP32": 4,
@@ -91,21 +93,47 @@ def _value(what: str, value: Any, tensor: Any, model: Path) -> Found:
             yield "refused", f"{what} found {path.stat().st_size} bytes, wanted {wanted}"
 
 
-def hash_rules(version: Path) -> Found:
-    """That a version's graph is the one that was proven, if a manifest says which that is."""
-    if not (version / MANIFEST).is_file():
-        return
+def python_rules(code: Path) -> Found:
+    """That Triton's Python backend can read a model's code, as far as reading tells."""
+    where = f"{code.parent.name}/{code.name}"
     try:
-        manifest = Manifest.read(version / MANIFEST)
+        tree = ast.parse(code.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        yield "refused", f"{where} is no Python: {error}"
+        return
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    names |= {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    if _CLASS not in names:
+        yield "refused", f"{where} has no class {_CLASS}"
+
+
+def hash_rules(version: Path) -> Found:
+    """That a version's graph or plans are those that were proven, if manifests say which."""
+    for path in sorted(version.glob(f"{Path(MANIFEST).stem}*.json")):
+        mark = path.stem.removeprefix(Path(MANIFEST).stem)
+        yield from _hashes(version, path, mark)
+
+
+def _hashes(version: Path, path: Path, mark: str) -> Found:
+    try:
+        manifest = Manifest.read(path)
     except BundleError as error:
         yield "changed", error.message
         return
     if manifest.verdict != "passed":
         yield "wrong", f"version {version.name} failed its parity proof"
-    for name, record in manifest.files.items():
-        path = version / name
-        if not path.is_file():
-            if name.startswith(GRAPH):
+    planned = any(version.glob(f"*{Path(PLAN).suffix}"))
+    for recorded, record in manifest.files.items():
+        # The plan of another GPU stands beside the first, under a name of its own.
+        name = recorded.replace(PLAN, f"{Path(PLAN).stem}{mark}{Path(PLAN).suffix}")
+        file = version / name
+        if not file.is_file():
+            if recorded.startswith(PLAN if planned else GRAPH):
                 yield "changed", f"{version.name}/{name} is missing"
-        elif hash_file(path) != record:
+        elif hash_file(file) != record:
             yield "changed", f"{version.name}/{name} is not the file of its manifest"

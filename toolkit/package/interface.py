@@ -12,7 +12,7 @@ from toolkit.errors import PackageError
 if TYPE_CHECKING:
     from graphs import Description, TensorInfo
 
-__all__ = ["TRITON_DTYPES", "Interface", "ServedTensor", "interface_of"]
+__all__ = ["TRITON_DTYPES", "Interface", "ServedTensor", "interface_of", "served_tensor"]
 
 # What Triton's onnxruntime backend takes and gives; it has no bfloat16.
 TRITON_DTYPES: Mapping[str, str] = {
@@ -78,8 +78,8 @@ def interface_of(found: Description, shapes: Shapes, *, rows_mix: bool = False) 
     return Interface(
         batch,
         shapes[batch].max if batch else 0,
-        tuple(_served(tensor, batch) for tensor in found.inputs),
-        tuple(_served(tensor, batch) for tensor in found.outputs),
+        tuple(served_tensor(tensor, batch) for tensor in found.inputs),
+        tuple(served_tensor(tensor, batch) for tensor in found.outputs),
     )
 
 
@@ -91,7 +91,12 @@ def _batch(tensors: Iterable[TensorInfo], shapes: Shapes) -> str | None:
     return name
 
 
-def _served(tensor: TensorInfo, batch: str | None) -> ServedTensor:
+def served_tensor(tensor: TensorInfo, batch: str | None) -> ServedTensor:
+    """One tensor, whose first dimension is the batch if there is one.
+
+    Raises:
+        PackageError: If it has no shape, or a type that Triton's backend does not take.
+    """
     if tensor.shape is None:
         raise PackageError(
             f"{tensor.name!r} has no shape in the graph, and a server must be told one",

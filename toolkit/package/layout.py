@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONFIG", "GRAPH", "served_versions", "versions_of"]
+from toolkit.bundle import LABELS
+
+__all__ = ["CODE", "CONFIG", "GRAPH", "LABELS", "PLAN", "served_versions", "versions_of"]
 
 CONFIG = "config.pbtxt"
 GRAPH = "model.onnx"
+PLAN = "model.plan"
+CODE = "model.py"
 
 
 def versions_of(model: Path) -> list[int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.package.findings import Level
 from toolkit.package.interface import TRITON_DTYPES
+from toolkit.package.state_rules import kept_inputs, state_graph_rules
 
 if TYPE_CHECKING:
     from graphs import Description, TensorInfo
@@ -76,8 +77,10 @@ def _reshape(what: str, tensor: Any, *, batched: bool) -> Found:
 
 def graph_rules(config: Any, graph: Description, where: str) -> Found:
     """What a server's ONNX Runtime asks: every input, known outputs, their types and shapes."""
-    yield from _names(config.input, graph.inputs, "input", where)
+    kept = kept_inputs(config)
+    yield from _names(config.input, graph.inputs, "input", where, kept)
     yield from _names(config.output, graph.outputs, "output", where)
+    yield from state_graph_rules(config, graph, where)
     for kind, found in (("input", graph.inputs), ("output", graph.outputs)):
         actual = {tensor.name: tensor for tensor in found}
         for tensor in getattr(config, kind):
@@ -87,13 +90,20 @@ def graph_rules(config: Any, graph: Description, where: str) -> Found:
                 )
 
 
-def _names(listed: Sequence[Any], found: Sequence[TensorInfo], kind: str, where: str) -> Found:
+def _names(
+    listed: Sequence[Any],
+    found: Sequence[TensorInfo],
+    kind: str,
+    where: str,
+    kept: Sequence[str] = (),
+) -> Found:
     names, actual = [tensor.name for tensor in listed], [tensor.name for tensor in found]
     for name in dict.fromkeys(names):
         if name not in actual:
             yield "refused", f"{where} has no {kind} {name!r}, it has {', '.join(actual)}"
-    for name in actual:
-        if kind == "input" and name not in names:
+    missing = [name for name in actual if name not in names and name not in kept]
+    if kind == "input" and len(actual) != len(set(names)) + len(kept):
+        for name in missing or actual[:1]:
             yield "refused", f"input {name!r} of {where} is not listed"
 
 

@@ -1,5 +1,6 @@
 """From a recipe to a bundle, and from a bundle back to its proof and to why it fails."""
 
+from toolkit.pipeline.apart import package_apart
 from toolkit.pipeline.bisect import Bisection, bisect_passes
 from toolkit.pipeline.distil_report import DistilReport
 from toolkit.pipeline.distilling import Distillation, distil, plan_distillation
@@ -11,6 +12,7 @@ from toolkit.pipeline.fit_report import FitReport
 from toolkit.pipeline.members import export_members
 from toolkit.pipeline.plan import Plan, make_plan, soup_members
 from toolkit.pipeline.prove import prove_bundle
+from toolkit.pipeline.refit import RefitOptions, refit_bundle
 from toolkit.pipeline.reproduce import SavedCase, save_case
 from toolkit.pipeline.sensitivity import Sensitivity, measure_sensitivity
 from toolkit.pipeline.soups import make_soup_of
@@ -26,6 +28,7 @@ __all__ = [
     "FitReport",
     "Outcome",
     "Plan",
+    "RefitOptions",
     "SavedCase",
     "Sensitivity",
     "SparseOptions",
@@ -40,9 +43,11 @@ __all__ = [
     "make_plan",
     "make_soup_of",
     "measure_sensitivity",
+    "package_apart",
     "plan_distillation",
     "prove_bundle",
     "publish_path",
+    "refit_bundle",
     "save_case",
     "soup_members",
     "sparsify",

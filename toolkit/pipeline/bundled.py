@@ -8,9 +8,10 @@ from pathlib import Path
 from toolkit.bundle import Bundle
 from toolkit.errors import BundleError
 from toolkit.pipeline.plan import Plan, make_plan
+from toolkit.pipeline.writing import source_records
 from toolkit.recipe import load_recipe
 
-__all__ = ["bundle_plan"]
+__all__ = ["bundle_plan", "check_unchanged", "models_root"]
 
 
 def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None = None) -> Plan:
@@ -25,12 +26,27 @@ def bundle_plan(bundle: Bundle, *, allow_code: bool = False, root: Path | None =
         BundleError: If the folder with the models is gone.
         ToolkitError: If the recipe cannot be resolved.
     """
-    place = root or _models_root(bundle)
+    place = root or models_root(bundle)
     recipe = load_recipe(bundle.folder / "recipe.yaml", allow_code=allow_code, root=place)
     return make_plan(recipe, place)
 
 
-def _models_root(bundle: Bundle) -> Path:
+def check_unchanged(bundle: Bundle, plan: Plan) -> None:
+    """Whether the models are still those that the bundle was made of.
+
+    Raises:
+        BundleError: Naming the first file that is not.
+    """
+    recorded = {(each.member, each.path): each.sha256 for each in bundle.manifest.sources}
+    for each in source_records(plan):
+        if recorded.get((each.member, each.path)) != each.sha256:
+            raise BundleError(
+                f"{each.path} of member {each.member!r} has changed since {bundle.folder} was made",
+                hint="export the recipe again",
+            )
+
+
+def models_root(bundle: Bundle) -> Path:
     """The folder the recipe's paths start from, found relative to the bundle.
 
     Raises:

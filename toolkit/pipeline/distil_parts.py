@@ -106,7 +106,7 @@ def examples_of(
         )
     held = None if data.held_out is None else data.held_out.path
     options = DataOptions(data.path.path, held, data.share, seed)
-    return read_examples(options, tuple(known.values()), reader, task)
+    return read_examples(options, tuple(known.values()), reader)
 
 
 def loop_options(model: DistillModel, seed: int) -> LoopOptions:

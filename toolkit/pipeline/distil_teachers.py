@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from toolkit.bundle import hash_file
 from toolkit.distill import (
     INDEX,
     Batch,
@@ -114,7 +115,10 @@ def _complete(folder: Path, key: CacheKey, what: Distillation) -> bool:
 
 
 def _key(what: Distillation, options: dict[str, Any]) -> CacheKey:
-    told = {"task": what.student.task, **options}
+    tokenizer = what.student.tokenizer
+    # kept classes and texts are ids of the student's, data without a certain token or with it
+    ids = None if tokenizer is None else hash_file(tokenizer.path).sha256
+    told = {"task": what.student.task, "tokenizer": ids, **options}
     return CacheKey(what.definition, what.examples.digest, told)
 
 

@@ -101,7 +101,7 @@ class Distillation:
         told = {
             "student": self.student.digest,
             "teachers": self.definition,
-            "data": self.examples.digest,
+            "data": [self.examples.digest, self.examples.split],
             "objective": spec.objective.model_dump(mode="json"),
             "cache": spec.cache.model_dump(mode="json"),
             "options": asdict(self.options),

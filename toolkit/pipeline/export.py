@@ -23,6 +23,7 @@ from toolkit.parity import ParityReport
 from toolkit.pipeline.distilled import train_students
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves, fuse_leaves
+from toolkit.pipeline.labels import write_labels
 from toolkit.pipeline.neurons import settle_neurons
 from toolkit.pipeline.plan import Plan, make_plan
 from toolkit.pipeline.prove import prove_plan
@@ -91,6 +92,7 @@ def export_recipe(recipe: Recipe, folder: Path, out: Path, progress: Progress = 
         build = report.passed and unbuilt is None
         engine = _build_engine(plan, model, draft.folder, progress) if build else None
         copy_tokenizer(plan, draft.folder)
+        write_labels(plan, draft.folder)
         manifest = write_record(
             plan, model, report, engine, passes, draft.folder, out, experts, neurons, quantised
         )

@@ -12,7 +12,7 @@ from toolkit.pipeline.experts import LOWERINGS, expert_passes
 from toolkit.pipeline.plan import GroupPlan, LeafPlan, Node, Plan, StackPlan
 from toolkit.progress import Progress
 
-__all__ = ["asked_passes", "export_leaves", "fuse_leaves", "is_asked"]
+__all__ = ["asked_passes", "export_leaves", "fuse_leaves", "graph_tree", "is_asked"]
 
 _UNASKED = {graphs.FindGating.name, *(step.name for step in LOWERINGS.values())}
 
@@ -86,7 +86,7 @@ def fuse_leaves(
     """
     required = [step.name for step in passes if is_asked(plan, step)]
     every = (graphs.StripExporterMetadata(), *passes)
-    tree = _tree(plan.root, "", exported)
+    tree = graph_tree(plan.root, "", exported)
     reports = graphs.fuse(tree, out, passes=every, required=required)
     # What looks for experts in every graph is worth a line where there were some.
     return [
@@ -111,7 +111,7 @@ def _export(
     return export_source(leaf.origin, plan.shapes, options, folder / "model.onnx", seen).path
 
 
-def _tree(node: Node, prefix: str, exported: Mapping[str, Path]) -> graphs.Tree:
+def graph_tree(node: Node, prefix: str, exported: Mapping[str, Path]) -> graphs.Tree:
     """The plan as ``graphs`` wants it, with files for sources."""
     if isinstance(node, LeafPlan):
         said = node.translation
@@ -121,7 +121,7 @@ def _tree(node: Node, prefix: str, exported: Mapping[str, Path]) -> graphs.Tree:
         file = exported[prefix + node.name]
         return graphs.Leaf(node.name, file, node.rename, node.caches, tables)
     parts = [
-        _tree(m, f"{prefix}{m.name}/" if not isinstance(m, LeafPlan) else prefix, exported)
+        graph_tree(m, f"{prefix}{m.name}/" if not isinstance(m, LeafPlan) else prefix, exported)
         for m in node.parts
     ]
     if isinstance(node, StackPlan):

@@ -28,11 +28,11 @@ from toolkit.pipeline.reference import (
     output_specs,
     reference_runner,
 )
-from toolkit.pipeline.runtimes import Runtime, candidate_runners
+from toolkit.pipeline.runtimes import candidate_runners
 from toolkit.pipeline.watched import Watching
 from toolkit.progress import Progress
 from toolkit.recipe import ExportSettings
-from toolkit.runtime import Runner
+from toolkit.runtime import Runner, RuntimeName
 
 __all__ = ["WIDENED", "Halves", "float_structure", "half_precision", "prove_widened"]
 
@@ -62,7 +62,7 @@ class Halves:
 
 @contextmanager
 def half_precision(
-    plan: Plan, runtime: Runtime, exact: str, progress: Progress, watching: Watching
+    plan: Plan, runtime: RuntimeName, exact: str, progress: Progress, watching: Watching
 ) -> Iterator[Halves | None]:
     """Export the plan in float32; None where float32 ships anyway.
 
@@ -94,7 +94,7 @@ def half_precision(
 
 @contextmanager
 def float_structure(
-    plan: Plan, runtime: Runtime, exact: str, progress: Progress, watching: Watching
+    plan: Plan, runtime: RuntimeName, exact: str, progress: Progress, watching: Watching
 ) -> Iterator[Structure]:
     """The plan exported in float32 and PyTorch in float32; arguments as for ``half_precision``."""
     with TemporaryDirectory() as name:
@@ -128,7 +128,7 @@ def prove_widened(  # noqa: PLR0913, PLR0917  (each is a different thing, and al
     graph: Path,
     halves: Halves,
     options: ParityOptions,
-    runtime: Runtime,
+    runtime: RuntimeName,
     progress: Progress,
     watching: Watching,
 ) -> ParityReport:

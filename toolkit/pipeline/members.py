@@ -7,7 +7,7 @@ from pathlib import Path
 import graphs
 from toolkit.bundle import Bundle
 from toolkit.errors import BundleError
-from toolkit.pipeline.bundled import bundle_plan
+from toolkit.pipeline.bundled import bundle_plan, check_unchanged
 from toolkit.pipeline.experts import settle_experts
 from toolkit.pipeline.graph import asked_passes, export_leaves
 from toolkit.progress import Progress, silent
@@ -38,10 +38,11 @@ def export_members(
         Files by the member's path in the ensemble.
 
     Raises:
-        BundleError: If the bundle is made of one model, or its models are gone.
+        BundleError: If the bundle is made of one model, or its models are gone or have changed.
         ToolkitError: If a model cannot be exported.
     """
     plan = bundle_plan(bundle, allow_code=allow_code, root=root)
+    check_unchanged(bundle, plan)
     if len(list(plan.leaves())) < 2:
         raise BundleError(
             f"{bundle.folder} is made of one model, so there are no members to hold it against",

@@ -32,10 +32,11 @@ from toolkit.pipeline.nodes import (
 )
 from toolkit.pipeline.own_caches import all_or_none, own_caches
 from toolkit.pipeline.parts import check_part
+from toolkit.pipeline.readers import readers
 from toolkit.pipeline.scratch import in_scratch
 from toolkit.pipeline.soups import make_soup_of, soup_source
 from toolkit.pipeline.stacks import FeedPlan, StackPlan, check_dimensions, check_feeds
-from toolkit.pipeline.vocabulary import Reader, translations
+from toolkit.pipeline.vocabulary import translations
 from toolkit.recipe import (
     BUILT_IN_FACTORIES,
     CheckpointModel,
@@ -65,7 +66,6 @@ __all__ = [
     "StackPlan",
     "make_plan",
     "plan_teachers",
-    "readers",
     "soup_members",
 ]
 
@@ -140,35 +140,6 @@ def _check_precision(recipe: Recipe, root: Node) -> None:
             "there is no PyTorch model to say how large a healthy error is",
             hint="lower the file itself with graphs.MixedPrecision, or build from the checkpoint",
         )
-
-
-def readers(
-    path: tuple[str, ...],
-    node: Node,
-    above: tuple[EnsemblePlan | GroupPlan, ...],
-    *,
-    alone: bool = False,
-) -> Iterator[Reader]:
-    """Every Hugging Face model that is a member, with the ensembles above it, outermost last.
-
-    Args:
-        path: Of the node.
-        node: Where to look.
-        above: Ensembles around it.
-        alone: Whether models that are in no ensemble count too.
-    """
-    if isinstance(node, (EnsemblePlan, GroupPlan)):
-        for member in node.members:
-            yield from readers((*path, member.name), member, (node, *above), alone=alone)
-    elif isinstance(node, StackPlan):
-        for stage in node.stages:
-            yield from readers((*path, stage.name), stage, (), alone=alone)
-    elif (above or alone) and isinstance(node.origin, HuggingFaceSource):
-        ids = "decoder_input_ids" if node.origin.part == "decoder" else "input_ids"
-        for rename in (node.rename, *(ensemble.rename for ensemble in above)):
-            ids = rename.get(ids, ids)
-        vetoed = any(isinstance(e, EnsemblePlan) and e.combine == "log_linear" for e in above)
-        yield Reader(path, node.name, node.origin, ids, vetoed)
 
 
 def _feeds(node: Node) -> Iterator[TensorSpec]:

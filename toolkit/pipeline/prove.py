@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toolkit.bundle import open_bundle
+from toolkit.bundle import Bundle, open_bundle
+from toolkit.errors import EngineError
 from toolkit.parity import (
     Check,
     ParityOptions,
@@ -28,9 +29,10 @@ from toolkit.pipeline.reference import (
     reference_precision,
     reference_runner,
 )
-from toolkit.pipeline.runtimes import Runtime, candidate_runners, require_runtime, unsupported
+from toolkit.pipeline.runtimes import candidate_runners, graph_runtime, unsupported
 from toolkit.pipeline.watched import Watching, is_causal
 from toolkit.progress import Progress, silent
+from toolkit.runtime import RuntimeName, require_runtime, runs_plans
 
 __all__ = ["prove_bundle", "prove_plan"]
 
@@ -40,7 +42,7 @@ def prove_plan(
     graph: Path,
     progress: Progress = silent,
     *,
-    runtime: Runtime = "cpu",
+    runtime: RuntimeName = "cpu",
     seconds: float | None = None,
 ) -> ParityReport:
     """Hold a graph, without and with the runtime's optimisations, against the plan's meaning.
@@ -60,7 +62,7 @@ def prove_plan(
     require_runtime(runtime)
     static = check_files(graph, plan.inputs)
     exact, notes = reference_precision(plan)
-    lacking = unsupported(precision, runtime)
+    lacking, runs = unsupported(precision, runtime), graph_runtime(runtime)
     options = _options(plan, notes, seconds)
 
     def told(what: str, done: int, total: int) -> None:
@@ -71,7 +73,7 @@ def prove_plan(
         return report.with_files(static, hash_files(graph))
     with (
         Watching(plan) as watching,
-        half_precision(plan, runtime, exact, progress, watching) as halves,
+        half_precision(plan, runs, exact, progress, watching) as halves,
     ):
         report = prove(
             reference=reference_runner(plan, exact),
@@ -84,7 +86,7 @@ def prove_plan(
             structure=halves.structure if halves else None,
         )
         if halves:
-            widened = prove_widened(plan, graph, halves, options, runtime, told, watching)
+            widened = prove_widened(plan, graph, halves, options, runs, told, watching)
             report = joined(report, widened).with_note(_floor(plan, exact, widened))
     if watching.hidden:
         names = ", ".join(watching.hidden)
@@ -130,7 +132,7 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
     allow_code: bool = False,
     as_is: bool = False,
     root: Path | None = None,
-    runtime: Runtime = "cpu",
+    runtime: RuntimeName = "cpu",
     seconds: float | None = None,
 ) -> ParityReport:
     """Prove a bundle again, from its own recipe.
@@ -148,8 +150,21 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
         CapabilityError: If this machine lacks the runtime.
         IntegrityError: If files differ from the manifest and ``as_is`` is off.
         BundleError: If the folder with the models is gone.
+        EngineError: If an engine is to be run that the bundle does not hold.
     """
     require_runtime(runtime)
     bundle = open_bundle(folder, verify=not as_is)
+    if runs_plans(runtime):
+        _check_engine(bundle, runtime)
     plan = bundle_plan(bundle, allow_code=allow_code, root=root)
     return prove_plan(plan, bundle.model, progress, runtime=runtime, seconds=seconds)
+
+
+def _check_engine(bundle: Bundle, runtime: RuntimeName) -> None:
+    engine = bundle.manifest.engine
+    if engine is None or engine.flavour != runtime:
+        found = "no engine" if engine is None else f"an engine of {engine.flavour}"
+        raise EngineError(
+            f"{bundle.folder} holds {found}, wanted one of {runtime}",
+            hint=f"toolkit build {bundle.folder} --target {runtime}",
+        )

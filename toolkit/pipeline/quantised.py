@@ -21,11 +21,11 @@ from toolkit.pipeline.halves import float_structure
 from toolkit.pipeline.plan import Plan
 from toolkit.pipeline.proof_cases import proof_cases, recorded, tokenizer_of
 from toolkit.pipeline.reference import output_specs, reference_runner
-from toolkit.pipeline.runtimes import Runtime, candidate_runners
+from toolkit.pipeline.runtimes import candidate_runners, graph_runtime
 from toolkit.pipeline.watched import Watching
 from toolkit.progress import Progress
 from toolkit.quantise import QuantiseOptions, quantise
-from toolkit.runtime import Feeds, OrtRunner
+from toolkit.runtime import Feeds, OrtRunner, RuntimeName
 
 __all__ = ["low_precision_report", "quantise_graph"]
 
@@ -100,7 +100,7 @@ def low_precision_report(  # noqa: PLR0913, PLR0917  (as prove_plan has them)
     graph: Path,
     exact: str,
     options: ParityOptions,
-    runtime: Runtime,
+    runtime: RuntimeName,
     progress: Progress,
 ) -> ParityReport:
     """The proof of a quantised graph, in two parts that are told apart.
@@ -115,7 +115,7 @@ def low_precision_report(  # noqa: PLR0913, PLR0917  (as prove_plan has them)
     low = ", " + plan.recipe.export.precision
     with (
         Watching(plan) as watching,
-        float_structure(plan, runtime, exact, progress, watching) as structure,
+        float_structure(plan, graph_runtime(runtime), exact, progress, watching) as structure,
     ):
         whole = prove(
             reference=reference,

@@ -26,7 +26,8 @@ from toolkit.pipeline.nodes import (
     Node,
     each_leaf,
 )
-from toolkit.pipeline.plan import Plan, readers
+from toolkit.pipeline.plan import Plan
+from toolkit.pipeline.readers import readers
 from toolkit.pipeline.stacks import StackPlan
 from toolkit.pipeline.vocabulary import Reader, translations
 from toolkit.runtime import OrtRunner, Translation

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
+from typing import cast
 
 import graphs
 from toolkit.pipeline.plan import Plan
-from toolkit.runtime import Choice, OrtRunner, Provider, Runner, Watched
+from toolkit.runtime import Choice, OrtRunner, Provider, Runner, RuntimeName, Watched, runs_plans
 from toolkit.sources import HuggingFaceSource
 
 __all__ = ["Watching", "is_causal", "member_of"]
@@ -49,9 +50,12 @@ class Watching:
             self._folder = None
 
     def runner(
-        self, graph: Path, provider: Provider, label: str = "", *, optimise: bool = True
+        self, graph: Path, runtime: RuntimeName, label: str = "", *, optimise: bool = True
     ) -> Runner:
         """ONNX Runtime on a graph, with its choices if it has experts."""
+        if runs_plans(runtime):
+            raise ValueError(f"{runtime} runs engines, which show no choices")
+        provider = cast("Provider", runtime)
         plain = OrtRunner(graph, optimise=optimise, provider=provider, label=label)
         copy, routers = self._copy(graph)
         if not routers:

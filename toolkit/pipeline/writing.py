@@ -28,7 +28,7 @@ from toolkit.pipeline.plan import Plan
 from toolkit.recipe import resolved_yaml
 from toolkit.report import FileEntry, ReportContext, Table, write_report
 
-__all__ = ["summarise_misses", "write_record"]
+__all__ = ["source_records", "summarise_misses", "write_record"]
 
 
 def write_record(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are recorded)
@@ -103,7 +103,7 @@ def _manifest(  # noqa: PLR0913, PLR0917
         shapes={name: (span.min, span.opt, span.max) for name, span in plan.shapes.items()},
         engine=None if engine is None else EngineRecord.of(engine),
         versions=versions(),
-        sources=tuple(_sources(plan)),
+        sources=tuple(source_records(plan)),
         files=files,
     )
 
@@ -115,7 +115,8 @@ def _tensor(spec: TensorSpec) -> TensorRecord:
     )  # fmt: skip
 
 
-def _sources(plan: Plan) -> Iterator[SourceRecord]:
+def source_records(plan: Plan) -> Iterator[SourceRecord]:
+    """Every file that goes in, with its hash."""
     root = plan.folder
     for name, leaf in plan.leaves():
         for path in leaf.files:

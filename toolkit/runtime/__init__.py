@@ -2,10 +2,18 @@
 
 from toolkit.runtime.base import Array, Feeds, Outputs, Runner
 from toolkit.runtime.choices import Choice, Watched, choices_in
+from toolkit.runtime.engine import EngineFlavour, TrtRunner
 from toolkit.runtime.ensemble import EnsembleRunner, Gating, Weighted, interpolate
 from toolkit.runtime.gate import GateRule, interpolate_gated, log_weights
 from toolkit.runtime.group import GroupRunner
 from toolkit.runtime.jitter import ChangedSource, NarrowedSource, jitter
+from toolkit.runtime.opening import (
+    RUNTIMES,
+    RuntimeName,
+    open_runtime,
+    require_runtime,
+    runs_plans,
+)
 from toolkit.runtime.ort import OrtRunner, Provider, open_session, providers, share_threads
 from toolkit.runtime.program import ProgramTrace
 from toolkit.runtime.pytorch import TorchRunner
@@ -23,9 +31,11 @@ from toolkit.runtime.tree import (
 )
 
 __all__ = [
+    "RUNTIMES",
     "Array",
     "ChangedSource",
     "Choice",
+    "EngineFlavour",
     "EnsembleRunner",
     "Feeds",
     "GateRule",
@@ -38,6 +48,7 @@ __all__ = [
     "Provider",
     "Renamed",
     "Runner",
+    "RuntimeName",
     "StackRunner",
     "TorchRunner",
     "Traced",
@@ -49,6 +60,7 @@ __all__ = [
     "Translated",
     "Translation",
     "TreeTrace",
+    "TrtRunner",
     "Watched",
     "Weighted",
     "choices_in",
@@ -56,7 +68,10 @@ __all__ = [
     "interpolate_gated",
     "jitter",
     "log_weights",
+    "open_runtime",
     "open_session",
     "providers",
+    "require_runtime",
+    "runs_plans",
     "share_threads",
 ]

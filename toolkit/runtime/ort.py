@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,14 @@ from toolkit.runtime.base import Array, Feeds, Outputs
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OrtRunner", "Provider", "open_session", "providers", "share_threads"]
+__all__ = [
+    "PROVIDERS",
+    "OrtRunner",
+    "Provider",
+    "open_session",
+    "providers",
+    "share_threads",
+]
 
 # ONNX Runtime's type strings for the dtypes in ``toolkit.artifacts.DTYPES``.
 _DTYPES = {
@@ -33,16 +41,21 @@ _DTYPES = {
 }
 
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
+Provider = Literal["cpu", "cuda", "ort-tensorrt"]
+
+# What a session must have first in its list, or it has fallen back to another.
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "ort-tensorrt": "TensorrtExecutionProvider",
+}
 
 # TF32 keeps 10 bits of the mantissa: with it float32 would be no proof of anything.
-_PROVIDERS: dict[Provider, list[Any]] = {
+_CUDA = ("CUDAExecutionProvider", {"use_tf32": 0})
+_ASKED: dict[Provider, list[Any]] = {
     "cpu": ["CPUExecutionProvider"],
-    "cuda": [("CUDAExecutionProvider", {"use_tf32": 0})],
-    "tensorrt": [
-        ("TensorrtExecutionProvider", {}),
-        ("CUDAExecutionProvider", {"use_tf32": 0}),
-    ],
+    "cuda": [_CUDA],
+    "ort-tensorrt": [("TensorrtExecutionProvider", {}), _CUDA],
 }
 
 
@@ -82,7 +95,8 @@ class OrtRunner:
         self._threads = threads
         self._spinning = spinning
         self._session: onnxruntime.InferenceSession | None = None
-        self.name = f"onnxruntime {provider}" + ("" if optimise else ", unoptimised") + label
+        shown = provider.removeprefix("ort-")
+        self.name = f"onnxruntime {shown}" + ("" if optimise else ", unoptimised") + label
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -146,10 +160,12 @@ def open_session(  # noqa: PLR0913  (independent options of a session)
     ``pooled`` takes the threads that ``share_threads`` made, in place of its own.
 
     Raises:
-        CapabilityError: If ONNX Runtime is not installed.
+        CapabilityError: If ONNX Runtime is not installed, or lacks the provider.
         ExportError: If it refuses the file.
     """
     ort = _onnxruntime()
+    if PROVIDERS[provider] not in ort.get_available_providers():
+        raise _lacking(provider, ort.get_available_providers())
     options = ort.SessionOptions()
     options.intra_op_num_threads = 0 if pooled else threads
     options.use_per_session_threads = not pooled
@@ -166,9 +182,23 @@ def open_session(  # noqa: PLR0913  (independent options of a session)
     if not spinning:  # threads that spin between runs take time from other sessions
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model, options, providers=_PROVIDERS[provider])
+        # Fallback would run the graph on the CPU, and say so on standard output at most.
+        session = ort.InferenceSession(
+            model, options, providers=_ASKED[provider], enable_fallback=False
+        )
     except _refusals(ort) as error:
         raise ExportError(f"ONNX Runtime refuses {path.name}: {error}") from error
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        raise _lacking(provider, session.get_providers())
+    return session
+
+
+def _lacking(provider: Provider, found: Sequence[str]) -> CapabilityError:
+    return CapabilityError(
+        f"ONNX Runtime would run on {', '.join(found)}, wanted {PROVIDERS[provider]}",
+        hint="its CUDA and cuDNN libraries are missing or of another version, or there is no GPU: "
+        "pip install 'ensemble-to-engine[gpu]'; toolkit doctor",
+    )
 
 
 def share_threads(count: int) -> None:

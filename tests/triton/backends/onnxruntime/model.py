@@ -29,6 +29,10 @@ class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
         self.batched = config["max_batch_size"] > 0
+        batching = config.get("sequence_batching", {})
+        self.controls = [c["name"] for c in batching.get("control_input", []) if c.get("control")]
+        self.kept = [*self.controls, *batching.get("state", [])]
+        self._check_accelerators(config.get("optimization", {}).get("execution_accelerators", {}))
         folder = Path(args["model_repository"]) / args["model_version"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -41,13 +45,22 @@ class TritonPythonModel:
         self._check("input", config["input"], self.session.get_inputs())
         self._check("output", config["output"], self.session.get_outputs())
 
+    def _check_accelerators(self, accelerators):
+        for kind, known in (("gpu", ("tensorrt", "cuda")), ("cpu", ("openvino",))):
+            for each in accelerators.get(f"{kind}_execution_accelerator", []):
+                mode = each.get("parameters", {}).get("precision_mode", "FP32")
+                if each["name"] not in known or mode not in ("FP32", "FP16", "INT8"):
+                    raise ValueError(f"unknown accelerator {each}")
+
     def _check(self, kind, listed, found):
         actual = {tensor.name: tensor for tensor in found}
         names = {tensor["name"] for tensor in listed}
         if unknown := names - set(actual):
             raise ValueError(f"unexpected {kind} {sorted(unknown)}, the model has {list(actual)}")
-        if kind == "input" and (missing := set(actual) - names):
-            raise ValueError(f"the model has inputs {sorted(missing)}, which are not configured")
+        if kind == "input" and len(actual) != len(names) + len(self.kept):
+            raise ValueError(f"the model has inputs {list(actual)}, which are not configured")
+        if kind == "input" and (absent := [name for name in self.controls if name not in actual]):
+            raise ValueError(f"the model has no {absent}, which controls want")
         for tensor in listed:
             self._check_one(kind, tensor, actual[tensor["name"]])
 

@@ -1,0 +1,1 @@
+../../../samples/cpp/ask_triton.cpp

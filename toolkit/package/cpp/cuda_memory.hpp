@@ -1,0 +1,1 @@
+../../../samples/cpp/cuda_memory.hpp

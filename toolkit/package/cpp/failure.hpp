@@ -1,0 +1,1 @@
+../../../samples/cpp/failure.hpp

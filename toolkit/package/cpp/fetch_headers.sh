@@ -1,0 +1,1 @@
+../../../samples/cpp/fetch_headers.sh

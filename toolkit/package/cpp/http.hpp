@@ -1,0 +1,1 @@
+../../../samples/cpp/http.hpp

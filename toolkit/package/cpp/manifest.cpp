@@ -1,0 +1,1 @@
+../../../samples/cpp/manifest.cpp

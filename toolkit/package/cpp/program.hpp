@@ -1,0 +1,1 @@
+../../../samples/cpp/program.hpp

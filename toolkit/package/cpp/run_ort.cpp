@@ -1,0 +1,1 @@
+../../../samples/cpp/run_ort.cpp

@@ -1,0 +1,1 @@
+../../../samples/cpp/trt_worker.hpp
