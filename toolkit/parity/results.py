@@ -59,16 +59,16 @@ class Check:
     Attributes:
         level: G0 the file, G1 structure in float32, G2 budget at the precision that ships, G3
             behaviour, G4 laws that need no reference.
-        gate: Of the numbers: ``ran``: every case ran and gave this output in the reference's
-            shape; ``finite``: values are finite, infinite or NaN where the reference's are;
-            ``rms`` and ``max``: the error of each case; ``budget …``: the error of each class of
-            cases; ``choice``: the largest reference margin lost to another outcome, against twice
-            the error allowed; ``divergence``: the largest KL(reference || candidate);
-            ``agreement``, ``mean divergence``, ``error``: see ``QuantisedBudget``; ``routing``: the
-            share of rows a gate decides by less than rounding; ``experts``: tokens sent
-            to other experts by more than rounding may turn; ``near ties``: the share of tokens
-            left out; ``as shipped``: what the file differs from its copy that shows its routing.
-            The others: ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
+        gate: Of the numbers: ``ran``: every case ran and gave this output in the reference's shape;
+            ``finite``: values are finite, infinite or NaN where the reference's are; ``rms`` and
+            ``max``: the error of each case; ``budget …``: the error of each class of cases;
+            ``choice``: the largest reference margin lost to another outcome, against twice the
+            error allowed; ``divergence``: the largest KL(reference || candidate); ``agreement``,
+            ``mean divergence``, ``error``: see ``QuantisedBudget``; ``routing``: the share of rows
+            a gate decides by less than rounding; ``experts``: tokens sent to other experts by more
+            than rounding may turn; ``near ties``: the share of tokens left out; ``as shipped``:
+            what the file differs from its copy that shows its routing. The others:
+            ``toolkit.parity.static`` (G0) and ``toolkit.parity.laws`` (G4).
         status: ``not run`` when there was nothing to hold it against; never a pass.
         measured: The figure, of the case nearest to its limit or farthest over it.
         limit: The most it may be.
