@@ -73,7 +73,6 @@ def test_a_runtime_that_is_not_here_is_refused_at_once(moved, runtime, monkeypat
         prove_bundle(moved[1], allow_code=True, runtime=runtime)
 
 
-@pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_an_engine_is_proven_as_a_graph_is(moved, monkeypatch):
     """Where the engine is, ONNX Runtime stands in for it."""
     asked = []
@@ -90,17 +89,16 @@ def test_an_engine_is_proven_as_a_graph_is(moved, monkeypatch):
     path = moved[1] / "manifest.json"
     engine = EngineRecord(flavour="tensorrt-rtx", version="1", compute_capabilities=(), layers=1)
     Manifest.read(path).model_copy(update={"engine": engine}).write(path)
-    with pytest.raises(
-        CapabilityError, match=r"the engine of .* cannot be run: this machine lacks"
-    ):
+    monkeypatch.setattr("toolkit.engine.fit.missing", lambda flavour: ())
+    monkeypatch.setattr("toolkit.engine.fit.device_capability", lambda: "8.9")
+    monkeypatch.setattr("toolkit.engine.fit.installed_version", lambda flavour: "2")
+    with pytest.raises(CapabilityError, match="built with TensorRT-RTX 1, this machine") as no:
         prove_bundle(moved[1], allow_code=True, runtime="tensorrt-rtx")
-    fits = []
-    monkeypatch.setattr(
-        "toolkit.pipeline.prove.require_fit", lambda needs, what: fits.append(needs)
-    )
+    assert no.value.hint == f"build it again here: toolkit build {moved[1]}"
+    assert asked == []
+    monkeypatch.setattr("toolkit.engine.fit.installed_version", lambda flavour: "1")
     report = prove_bundle(moved[1], allow_code=True, runtime="tensorrt-rtx")
     assert report.passed
-    assert (fits[0].version, fits[0].rebuild) == ("1", f"toolkit build {moved[1]}")
     assert asked == [("tensorrt-rtx", "model.plan")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.bundle import Bundle, open_bundle
-from toolkit.engine import Flavour, Needs, require_fit
+from toolkit.engine import Needs, require_fit
 from toolkit.errors import EngineError
 from toolkit.parity import (
     Check,
@@ -148,7 +148,8 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
         seconds: Time for the proof; the recipe's budget if None.
 
     Raises:
-        CapabilityError: If this machine lacks the runtime, or the engine is for another.
+        CapabilityError: If this machine lacks the runtime, or an engine is for another version or
+            GPU.
         IntegrityError: If files differ from the manifest and ``as_is`` is off.
         BundleError: If the folder with the models is gone.
         EngineError: If an engine is to be run that the bundle does not hold.
@@ -169,13 +170,5 @@ def _check_engine(bundle: Bundle, runtime: RuntimeName) -> None:
             f"{bundle.folder} holds {found}, wanted one of {runtime}",
             hint=f"toolkit build {bundle.folder} --target {runtime}",
         )
-    flavour: Flavour = "tensorrt" if runtime == "tensorrt" else "tensorrt-rtx"
-    needs = Needs(
-        flavour=flavour,
-        version=engine.version,
-        compute_capabilities=engine.compute_capabilities,
-        version_compatible=bool(engine.options.get("version_compatible")),
-        hardware_compatibility=engine.options.get("hardware_compatibility", "none"),
-        rebuild=f"toolkit build {bundle.folder}",
-    )
-    require_fit(needs, f"the engine of {bundle.folder}")
+    # Asked before TensorRT is given the plan, whose answer to another version is an error at best.
+    require_fit(Needs.of(engine, bundle.folder), f"the engine of {bundle.folder}")
