@@ -73,7 +73,6 @@ def test_a_runtime_that_is_not_here_is_refused_at_once(moved, runtime, monkeypat
         prove_bundle(moved[1], allow_code=True, runtime=runtime)
 
 
-@pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_an_engine_is_proven_as_a_graph_is(moved, monkeypatch):
     """Where the engine is, ONNX Runtime stands in for it."""
     asked = []
