@@ -141,7 +141,8 @@ def test_a_bundle_against_its_members_and_what_is_saved(bundle, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["{bundle}", "--runtime", "gpu"], 1, "found no runtime 'gpu'"),
+        (["{bundle}", "--runtime", "gpu"], 1, "unknown runtime 'gpu'"),
+        (["{bundle}", "--runtime", "tensorrt-rtx"], 4, "the runtime tensorrt-rtx needs"),
         (["{bundle}", "-o", "{bundle}/results"], 1, "is in the bundle bundle"),
         (["{bundle}", "--compare", "a", "b"], 2, "wanted PATH, or --compare A B"),
         (["nowhere.onnx"], 1, "nowhere.onnx is not there, wanted a bundle or an .onnx file"),

@@ -14,11 +14,9 @@ from toolkit.bench.results import (
     check_out,
     read_result,
 )
-from toolkit.bench.sessions import RUNTIMES
 from toolkit.bench.subject import Subject, member_subject, open_subject
 
 __all__ = [
-    "RUNTIMES",
     "BenchOptions",
     "BenchResult",
     "Load",

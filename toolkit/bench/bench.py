@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import cast
 
 import numpy as np
 
@@ -14,9 +15,9 @@ from toolkit.bench.options import BenchOptions
 from toolkit.bench.points import Point, points_of
 from toolkit.bench.process import Measurer
 from toolkit.bench.results import BenchResult, PointRecord, RatioRecord, interval, new_result
-from toolkit.bench.sessions import check_runtime
 from toolkit.bench.subject import Subject, job_of
 from toolkit.progress import Progress, silent
+from toolkit.runtime import RuntimeName, require_runtime
 
 __all__ = ["Side", "bench", "compare_graphs", "thinned"]
 
@@ -53,7 +54,7 @@ def bench(
     """
     points = points_of(subject, wanted)
     for runtime in options.runtimes:
-        check_runtime(runtime)
+        require_runtime(cast("RuntimeName", runtime))
     found = []
     ratios: tuple[RatioRecord, ...] = ()
     steps = [(runtime, point) for runtime in options.runtimes for point in points]

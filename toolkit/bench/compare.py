@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -20,10 +21,10 @@ from toolkit.bench.results import (
     new_result,
     read_result,
 )
-from toolkit.bench.sessions import check_runtime
 from toolkit.bench.subject import Subject, open_subject
 from toolkit.errors import ToolkitError
 from toolkit.progress import Progress, silent
+from toolkit.runtime import RuntimeName, require_runtime
 
 __all__ = ["compare"]
 
@@ -52,7 +53,7 @@ def compare(
     if not any(saved):
         one, other = _named(open_subject(first), first), _named(open_subject(second), second)
         for runtime in options.runtimes:
-            check_runtime(runtime)
+            require_runtime(cast("RuntimeName", runtime))
         points = points_of(one, wanted)
         with Measurer(options) as measurer:
             ratios = compare_graphs(one, Side(other.name, (other,)), points, measurer, progress)

@@ -12,7 +12,7 @@ class BenchOptions:
     """Settings of a measurement.
 
     Attributes:
-        runtimes: Where to run, names out of ``RUNTIMES``.
+        runtimes: Where to run, names out of ``toolkit.runtime.RUNTIMES``.
         threads: Of an operator in ONNX Runtime; 0 for one on each core.
         warmup: Seconds of runs that do not count, at least three runs.
         window: Seconds of one window.

@@ -6,22 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from toolkit.errors import CapabilityError, ToolkitError
-from toolkit.runtime import open_session, providers
+from toolkit.runtime import Provider, RuntimeName, open_runtime, open_session, runs_plans
 
-__all__ = ["RUNTIMES", "Job", "check_runtime", "open_call"]
-
-# Names of runtimes, with what ONNX Runtime calls the provider.
-RUNTIMES: Mapping[str, tuple[Any, str]] = {
-    "cpu": ("cpu", "CPUExecutionProvider"),
-    "cuda": ("cuda", "CUDAExecutionProvider"),
-    "ort-tensorrt": ("ort-tensorrt", "TensorrtExecutionProvider"),
-}
+__all__ = ["Job", "open_call"]
 
 
 @dataclass(frozen=True)
@@ -37,36 +29,25 @@ class Job:
     feeds: Mapping[str, npt.NDArray[Any]]
 
 
-def check_runtime(name: str) -> None:
-    """Whether it is here.
-
-    Raises:
-        ToolkitError: If there is none of this name.
-        CapabilityError: If ONNX Runtime is not built with it, naming what it is built with.
-    """
-    if name not in RUNTIMES:
-        raise ToolkitError(f"found no runtime {name!r}", hint="one of " + ", ".join(RUNTIMES))
-    known = providers()
-    if RUNTIMES[name][1] not in known:
-        here = [each for each, (_, provider) in RUNTIMES.items() if provider in known]
-        raise CapabilityError(
-            f"runtime {name} is not here: this ONNX Runtime has {', '.join(known)}",
-            hint=f"--runtime {' or '.join(here)}; for GPUs: pip install 'ensemble-to-engine[gpu]'",
-        )
-
-
 def open_call(
-    job: Job, runtime: str, threads: int, *, pooled: bool = False
+    job: Job, runtime: RuntimeName, threads: int, *, pooled: bool = False
 ) -> Callable[[], object]:
-    """Open a session; the call runs it once with the job's feeds, outputs on the host.
+    """Open a graph, or the plan beside it; the call runs it with the feeds, outputs on the host.
 
-    ``pooled`` sessions use the threads that ``share_threads`` made.
+    ``pooled`` sessions of ONNX Runtime use the threads that ``share_threads`` made.
 
     Raises:
         CapabilityError: If the runtime is not here.
-        ExportError: If it refuses the graph.
+        EngineError: If there is no plan, or it cannot be opened here.
+        ExportError: If ONNX Runtime refuses the graph.
     """
-    session = open_session(job.path, provider=RUNTIMES[runtime][0], threads=threads, pooled=pooled)
+    if runs_plans(runtime):
+        runner = open_runtime(runtime, job.path.with_suffix(".plan"))
+        runner.__enter__()  # to the end of this process
+        return partial(runner, {name: np.ascontiguousarray(a) for name, a in job.feeds.items()})
+    provider = cast("Provider", runtime)
+    # Not its runner, which looks at every feed in every run.
+    session = open_session(job.path, provider=provider, threads=threads, pooled=pooled)
     wanted = [each.name for each in session.get_inputs()]
     feeds = {name: np.ascontiguousarray(job.feeds[name]) for name in wanted}
     return partial(session.run, [each.name for each in session.get_outputs()], feeds)

@@ -26,14 +26,14 @@ from toolkit.bench.clock import Call, time_rounds, time_windows
 from toolkit.bench.options import BenchOptions
 from toolkit.bench.sessions import Job, open_call
 from toolkit.errors import EngineError, ToolkitError
-from toolkit.runtime import share_threads
+from toolkit.runtime import RuntimeName, share_threads
 
 __all__ = ["main", "measure", "measure_turns"]
 
 _Found = dict[str, Any]
 
 
-def measure(sides: Sequence[Sequence[Job]], runtime: str, options: BenchOptions) -> _Found:
+def measure(sides: Sequence[Sequence[Job]], runtime: RuntimeName, options: BenchOptions) -> _Found:
     """Load the one graph of the one side and time it."""
     ((job,),) = sides
     before = memory.resident()
@@ -52,7 +52,9 @@ def measure(sides: Sequence[Sequence[Job]], runtime: str, options: BenchOptions)
     return {"windows": asdict(windows), "memory": bytes_, "load_seconds": load_seconds}
 
 
-def measure_turns(sides: Sequence[Sequence[Job]], runtime: str, options: BenchOptions) -> _Found:
+def measure_turns(
+    sides: Sequence[Sequence[Job]], runtime: RuntimeName, options: BenchOptions
+) -> _Found:
     """Time two sides in turns; one of several graphs runs them one after another.
 
     All of them share one pool of threads.

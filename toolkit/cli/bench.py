@@ -25,7 +25,9 @@ _Path = Annotated[
 ]
 _Runtimes = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(help="cpu, cuda or ort-tensorrt; may be given several times [default: cpu]."),
+    typer.Option(
+        help="cpu, cuda, ort-tensorrt, tensorrt, tensorrt-rtx; repeat for several [default: cpu]."
+    ),
 ]
 _Shapes = Annotated[
     Optional[list[str]],  # noqa: UP045
