@@ -78,6 +78,8 @@ def _compare(  # noqa: PLR0913, PLR0917  (each is a different thing)
             )  # fmt: skip
             if one.wrong or one.lost:
                 raise RuntimeError(f"{model} gave {one.wrong} wrong answers, lost {one.lost}")
+            if not one.answers:
+                raise RuntimeError(f"{model} gave no answer in {one.seconds} s: is it quiet here?")
             if turn >= 0:
                 found[model].append(one)
     fused, apart = found["served"], found["served_unfused"]

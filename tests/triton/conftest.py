@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.triton.models import decoder, digits, encoder, experts
+from tests.triton.models import by_hand, decoder, digits, encoder, experts
 from tests.triton.server import Server, build_native, make_backends, serving
 from toolkit.cli import main
 
@@ -54,6 +54,9 @@ def repository(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
     package(
         bundles["encoder"], "-o", folder, "--pipeline", "--name", "slow", "--queue-delay", "200000"
     )
+    for name, output in (("speaker", "logits"), ("embedder", "sentence_embedding")):
+        made = by_hand(folder.parent / "by_hand" / name, output)
+        package(made, "-o", folder, "--pipeline")
     package(bundles["experts"], "-o", folder, "--state", "client")
     package(bundles["decoder"], "-o", folder)
     package(bundles["decoder"], "-o", folder, "--name", "plain_decoder", "--state", "client")

@@ -73,6 +73,21 @@ def test_texts_of_different_lengths_share_a_run_of_the_model(server, bundles):
         np.testing.assert_allclose(one["PROBABILITIES"], chances, rtol=1e-5)
 
 
+def test_a_language_model_says_the_likeliest_token_behind_each_text(server):
+    texts = [["w5 w6 w70"], ["w8"], ["w9 unknown"]]
+    found = post(server, "speaker_text", {"TEXT": ("BYTES", texts)})
+    assert found["LAST_TOKEN"].ravel().tolist() == ["w70", "w8", "[UNK]"]
+    assert found["TOKEN_IDS"].tolist() == [[2, 5, 6, 70], [2, 8, 0, 0], [2, 9, 1, 0]]
+
+
+def test_an_embedding_needs_no_third_step_and_longer_texts_are_cut(server):
+    texts = [[" ".join(["w7"] * count)] for count in (3, 20)]
+    found = post(server, "embedder_text", {"TEXT": ("BYTES", texts)})
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "sentence_embedding": [[4], [9]]  # with [CLS]; the model takes 9
+    }
+
+
 def test_triton_itself_names_the_likeliest_labels(server, bundles):
     feeds = feeds_of(bundles["encoder"], 0)
     tensors = {name: ("INT64", array.tolist()) for name, array in feeds.items()}
