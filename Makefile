@@ -103,11 +103,11 @@ $(TEST_STAMP): $(RUN_STAMP)
 	@touch $@
 
 # The wheel of the server holds more than the server; what it asks for is not needed. ONNX Runtime
-# is the project's, so that answers can be compared bit for bit.
+# and the tokenizers are the project's, so that answers can be compared bit for bit.
 $(TRITON_STAMP): tests/triton/requirements.txt constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m venv $(TRITON)
 	$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(TRITON_SERVER)
-	grep '^onnxruntime==' constraints.txt > $(TRITON)/constraints.txt
+	grep -E '^(onnxruntime|tokenizers)==' constraints.txt > $(TRITON)/constraints.txt
 	$(TRITON)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint $(TRITON)/constraints.txt --requirement tests/triton/requirements.txt
 	@touch $@

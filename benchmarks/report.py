@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.rows import Row, cells, headings
 
-__all__ = ["page", "show"]
+__all__ = ["page", "section", "show"]
 
 INTRODUCTION = """\
 # Benchmarks
@@ -37,10 +37,11 @@ def show(result: Mapping[str, Any]) -> None:
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown page of all results."""
-    return "\n".join([INTRODUCTION, *(_section(result) for result in results)])
+    return "\n".join([INTRODUCTION, *(section(result) for result in results)])
 
 
-def _section(result: Mapping[str, Any]) -> str:
+def section(result: Mapping[str, Any]) -> str:
+    """One result under a heading."""
     columns = headings(_rows(result))
     lines = [
         f"## {result['benchmark']}",

@@ -22,7 +22,7 @@ from toolkit.package import PackageOptions, package_triton
 
 __all__ = ["Soaked", "run", "soak", "sustainable"]
 
-# One more client has to bring this much more, or the server is full.
+# More clients have to bring this much more, or the server is full.
 GAIN = 1.05
 
 
@@ -84,14 +84,14 @@ def requests_of(bundle: Path, folder: Path, count: int = 24) -> Requests:
 def sustainable(
     server: Server, model: str, requests: Requests, seconds: float
 ) -> tuple[int, float]:
-    """The number of clients beyond which the server gives no more, and what it gives."""
-    clients, best = 1, 0.0
-    for more in (1, 2, 4, 8, 16, 32):
-        found = load(server, model, requests, concurrency=more, seconds=seconds).throughput
-        if found < best * GAIN:
-            break
-        clients, best = more, found
-    return clients, best
+    """The fewest clients that get nearly the most of the server, and what they get."""
+    counts = (1, 2, 4, 8, 16, 32)
+    found = {
+        clients: load(server, model, requests, concurrency=clients, seconds=seconds).throughput
+        for clients in counts
+    }
+    most = max(found.values())
+    return next((clients, rate) for clients, rate in found.items() if rate * GAIN >= most)
 
 
 def soak(  # noqa: PLR0913  (each is a different thing)

@@ -3,7 +3,7 @@
     python samples/text_train.py        # trains the teachers, a few minutes
     python samples/text_distill.py      # students of seeds 0 to 4, some minutes; prints the table
 
-Teachers are those of ``text_train.py``, on the text of Python's manual. Students learn from 60 of
+Teachers are those of ``text_train.py``, on the text of Python's manual. Students learn from 24 of
 the passages that teachers were trained on (each teacher saw six tenths of those), are judged while
 they learn on passages that nobody saw, and are measured on others again. All make as many steps,
 and of each the weights that judge best are kept.
@@ -32,14 +32,14 @@ from transformers import AutoModelForCausalLM
 from toolkit.pipeline import distil, plan_distillation
 from toolkit.recipe import load_recipe
 
-PASSAGES, LENGTH = 60, 64
+PASSAGES, LENGTH = 24, 64
 BEST = "qwen"
 STUDENT = {
     "model_type": "llama", "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
 }  # fmt: skip
 TRAINING = {
-    "steps": 300, "batch": 16, "rate": 5e-3, "weight_decay": 0.1, "evaluate": 60, "device": "cpu",
+    "steps": 240, "batch": 8, "rate": 5e-3, "weight_decay": 0.1, "evaluate": 120, "device": "cpu",
 }  # fmt: skip
 ALONE = "student on the text alone"
 STUDENTS: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]] = {

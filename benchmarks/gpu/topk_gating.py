@@ -24,15 +24,17 @@ import torch
 
 from benchmarks.gpu.correctness import check
 from benchmarks.gpu.kernels import Library, Ptx
+from benchmarks.gpu.pages import put_section
 from benchmarks.gpu.reference import Gating
 from benchmarks.gpu.timing import copies, copy_bandwidth, graphed, interleaved
 from benchmarks.machine import machine, versions
-from benchmarks.report import page, show
+from benchmarks.report import section, show
 from benchmarks.rows import Row
 
 __all__ = ["main"]
 
 COMMAND = "python -m benchmarks.gpu.topk_gating"
+SECTION = "The gating kernels"
 OF_BANDWIDTH, OVER_EAGER, SMALL_US, WEIGHT_ULPS = 0.70, 4.0, 12.0, 1
 TOOLS = ("memcheck", "racecheck")
 
@@ -60,8 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         "holds": all(row.holds for row in rows),
     }
     if arguments.write:
-        # The page's own first lines say that it is written by a program.
-        arguments.write.write_text(page([result]).replace("`make bench`", f"`{COMMAND}`"))
+        put_section(arguments.write, SECTION, section(result).partition("\n")[2])
     if arguments.json:
         json.dump(result, sys.stdout, indent=2)
     else:

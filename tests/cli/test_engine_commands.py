@@ -139,6 +139,17 @@ def test_export_for_tensorrt_leaves_a_whole_bundle_and_the_command_that_finishes
     assert (manifest.verdict, manifest.target, manifest.engine) == ("passed", "tensorrt", None)
 
 
+def test_building_that_bundle_here_exits_4_and_leaves_it_as_it_is(run, bundle, shop):
+    before = (shop / "out" / "manifest.json").read_bytes()
+    found = run("build", "out", "--target", "tensorrt")
+    assert found.code == 4
+    said = " ".join(found.err.split())
+    assert "this machine lacks the Python package tensorrt and an NVIDIA GPU" in said
+    assert "pip install 'ensemble-to-engine[gpu]'" in said
+    assert (shop / "out" / "manifest.json").read_bytes() == before
+    assert not (shop / "out" / "model.plan").exists()
+
+
 @pytest.mark.rtx
 def test_build_finishes_a_bundle(run, bundle, shop):
     found = run("build", "out", "--target", "tensorrt-rtx", "--profile", "one:batch=1",

@@ -144,6 +144,23 @@ def test_writing_goes_on_after_a_kill(tmp_path):
         assert path.read_bytes() == (tmp_path / "c" / path.name).read_bytes()
 
 
+def test_rows_in_other_batches_are_written_anew(tmp_path):
+    """What is in which file depends on the batches, so a part of one is no part of the other."""
+    with pytest.raises(KeyboardInterrupt):
+        write_cache(tmp_path / "c", Speaker(stop_at=3), BATCHES, KEY, per_file=1)
+    others = batched(list(range(EXAMPLES)), size=3)
+    write_cache(tmp_path / "c", Speaker(), others, KEY, per_file=1)
+    cached = CachedTeacher(tmp_path / "c", KEY, "causal-lm")
+    assert cached.rows == sum(int(row_mask("causal-lm", batch).sum()) for batch in BATCHES)
+    for batch in BATCHES:
+        wanted = compress(Speaker().targets(batch), Compression().top_k)
+        found = cached.targets(batch)
+        torch.testing.assert_close(found.kept[found.mask], wanted.kept[found.mask])
+    asked = Speaker()
+    assert not write_cache(tmp_path / "c", asked, BATCHES, KEY, per_file=4)
+    assert not asked.asked
+
+
 def test_a_cache_of_something_else_is_refused(tmp_path):
     folder = tmp_path / "c"
     write_cache(folder, Speaker(), BATCHES, KEY)

@@ -25,7 +25,8 @@ def listing(folder):
 def test_a_repository_appears_whole_and_passes_its_own_check(make_bundle, tmp_path):
     packaged = package_triton(make_bundle(), tmp_path / "models")
     assert listing(tmp_path / "models") == [
-        "README.md", "client.py", "docker-compose.yml", "net/1/manifest.json", "net/1/model.onnx",
+        "README.md", "client.cpp", "client.py", "docker-compose.yml",
+        "net/1/manifest.json", "net/1/model.onnx",
         "net/config.pbtxt", "net/warmup/0_x", "serve.sh",
     ]  # fmt: skip
     assert (packaged.version, packaged.max_batch_size) == (1, 8)

@@ -227,7 +227,7 @@ def test_failed_proof_publishes_evidence_elsewhere(shop, monkeypatch):
     """The graph is fused with its members swapped, behind the pipeline's back."""
     from toolkit.pipeline import graph as stage
 
-    honest = stage._tree
+    honest = stage.graph_tree
 
     def swapped(node, prefix, exported):
         tree = honest(node, prefix, exported)
@@ -237,13 +237,13 @@ def test_failed_proof_publishes_evidence_elsewhere(shop, monkeypatch):
         crossed = (replace(first, path=second.path), replace(second, path=first.path))
         return replace(tree, members=crossed)
 
-    monkeypatch.setattr(stage, "_tree", swapped)
+    monkeypatch.setattr(stage, "graph_tree", swapped)
     outcome = export(shop, RECIPE)
     assert not outcome.report.passed
     assert not (shop.parent / "bundle").exists()
     evidence = open_bundle(shop.parent / "bundle.failed")
     assert evidence.manifest.verdict == "failed"
-    monkeypatch.setattr(stage, "_tree", honest)
+    monkeypatch.setattr(stage, "graph_tree", honest)
     assert export(shop, RECIPE).report.passed
     assert not (shop.parent / "bundle.failed").exists()
 

@@ -89,6 +89,14 @@ def test_an_engine_is_proven_as_a_graph_is(moved, monkeypatch):
     path = moved[1] / "manifest.json"
     engine = EngineRecord(flavour="tensorrt-rtx", version="1", compute_capabilities=(), layers=1)
     Manifest.read(path).model_copy(update={"engine": engine}).write(path)
+    monkeypatch.setattr("toolkit.engine.fit.missing", lambda flavour: ())
+    monkeypatch.setattr("toolkit.engine.fit.device_capability", lambda: "8.9")
+    monkeypatch.setattr("toolkit.engine.fit.installed_version", lambda flavour: "2")
+    with pytest.raises(CapabilityError, match="built with TensorRT-RTX 1, this machine") as no:
+        prove_bundle(moved[1], allow_code=True, runtime="tensorrt-rtx")
+    assert no.value.hint == f"build it again here: toolkit build {moved[1]}"
+    assert asked == []
+    monkeypatch.setattr("toolkit.engine.fit.installed_version", lambda flavour: "1")
     report = prove_bundle(moved[1], allow_code=True, runtime="tensorrt-rtx")
     assert report.passed
     assert asked == [("tensorrt-rtx", "model.plan")]

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import save_file
 
 import graphs
 from tests.workshop import RECIPE, weights, write_recipe
-from toolkit.bundle import EngineRecord, Manifest, hash_file, open_bundle
+from toolkit.bundle import (
+    Bundle,
+    EngineRecord,
+    Manifest,
+    QuantisationRecord,
+    hash_file,
+    open_bundle,
+)
 from toolkit.errors import CapabilityError, RefitError, ToolkitError
 from toolkit.pipeline import RefitOptions, export_recipe, prove_bundle, refit_bundle
+from toolkit.pipeline.refit import _check_kind as check_kind
 from toolkit.recipe import load_recipe
 
 
@@ -123,20 +132,58 @@ def test_old_weights_that_are_gone_are_told_and_exported_afresh_if_asked(shop):
     assert replaced is None
 
 
-@pytest.mark.skipif("__import__('torch').cuda.is_available()")
-def test_without_a_gpu_the_engine_is_left_out_and_the_command_told(shop):
+def test_a_graph_that_follows_from_its_weights_is_refused(shop):
+    path = shop.parent / "bundle" / "manifest.json"
+    quantised = QuantisationRecord.model_construct()
+    manifest = Manifest.read(path).model_copy(update={"quantisation": quantised})
+    with pytest.raises(RefitError, match="was quantised, which was decided by its old weights"):
+        check_kind(Bundle(shop.parent / "bundle", manifest))
+
+
+def with_engine(shop, **options):
+    """The bundle with a plan, as TensorRT would have left it."""
     path = shop.parent / "bundle" / "manifest.json"
     plan = shop.parent / "bundle" / "model.plan"
     plan.write_bytes(b"a plan")
-    engine = EngineRecord(flavour="tensorrt", version="11", compute_capabilities=(), layers=1)
+    engine = EngineRecord(
+        flavour="tensorrt", version="11", compute_capabilities=("8.9",), layers=1, options=options
+    )
     old = Manifest.read(path)
     files = {**old.files, "model.plan": hash_file(plan)}
     old.model_copy(update={"engine": engine, "target": "tensorrt", "files": files}).write(path)
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()")
+def test_without_a_gpu_the_engine_is_left_out_and_the_command_told(shop):
+    with_engine(shop, refit="any")
     with pytest.raises(CapabilityError, match="cannot be refitted: this machine lacks"):
         refitted(shop, out="bundle")
     outcome, _ = refitted(shop)
     assert outcome.report.passed
     assert "without its engine" in outcome.unbuilt.message
-    assert "toolkit build" in outcome.unbuilt.hint
-    assert "toolkit refit" in outcome.unbuilt.hint
+    assert f"toolkit refit {shop.parent / 'bundle'} --with" in outcome.unbuilt.hint
+    assert f"toolkit build {shop.parent / 'new'}" in outcome.unbuilt.hint
     assert open_bundle(shop.parent / "new").manifest.engine is None
+
+
+def test_an_engine_is_refitted_with_the_new_graph_or_was_not_built_so(shop, monkeypatch):
+    with_engine(shop)
+    with pytest.raises(CapabilityError, match="was not built to take other weights") as found:
+        refitted(shop, out="bundle")
+    assert "--refit any" in found.value.hint
+    with_engine(shop, refit="any")
+    asked = []
+
+    def stand_in(engine, model, changed, out, progress):
+        asked.append((engine.path.read_bytes(), model.name, changed))
+        out.write_bytes(b"another plan")
+        return replace(engine, path=out)
+
+    monkeypatch.setattr("toolkit.pipeline.refit.require_refit", lambda flavour: None)
+    monkeypatch.setattr("toolkit.pipeline.refit.refit_engine", stand_in)
+    _, done = refitted(shop, out="bundle")
+    assert asked == [(b"a plan", "model.onnx", done.replaced)]
+    bundle = open_bundle(shop.parent / "bundle")
+    assert (bundle.folder / "model.plan").read_bytes() == b"another plan"
+    assert bundle.manifest.engine.compute_capabilities == ("8.9",)
+    assert bundle.manifest.engine.options == {"refit": "any"}

@@ -38,7 +38,18 @@ def test_help_and_version_import_no_heavy_module_nor_the_terminal_libraries(opti
 
 @pytest.mark.parametrize(
     "command",
-    ["export", "fit-gate", "parity", "package", "bench", "serve", "inspect", "doctor", "schema"],
+    [
+        "export",
+        "distill",
+        "fit-gate",
+        "parity",
+        "package",
+        "bench",
+        "serve",
+        "inspect",
+        "doctor",
+        "schema",
+    ],
 )
 def test_the_help_of_a_command_imports_no_heavy_module(command):
     code, modules, _ = run(command, "--help")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.tensorrt_stubs.double import made
-from tests.tensorrt_stubs.scenarios import failure
+from tests.tensorrt_stubs.playing import failure
 from toolkit.runtime import tensorrt_api
 
 __all__ = ["RUNS", "Host", "Machine"]

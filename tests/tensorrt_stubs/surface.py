@@ -14,6 +14,8 @@ __all__ = ["HOMES", "LOOKUP", "MODULES", "PROTOCOLS", "Row", "broken", "rows"]
 
 MODULES = (tensorrt_api, api, refit_api)
 """Where protocols stand: of running, of building and of refitting."""
+HOMES = {module.__name__ for module in (*MODULES, api_reading, enums)}
+"""Modules that protocols are written in; ``api`` hands on those of two more."""
 PROTOCOLS = tuple(
     (title, getattr(module, title))
     for module in MODULES

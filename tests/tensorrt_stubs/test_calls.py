@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.tensorrt_stubs.misspelling import mutants
-from tests.tensorrt_stubs.scenarios import SCENARIOS, SOURCES, Code
+from tests.tensorrt_stubs.playing import Code
+from tests.tensorrt_stubs.scenarios import SCENARIOS, SOURCES
 from toolkit.engine import (
     configuring,
     diagnosis,

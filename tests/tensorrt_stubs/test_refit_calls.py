@@ -12,7 +12,7 @@ import pytest
 
 from tests.tensorrt_stubs.double import made
 from tests.tensorrt_stubs.misspelling import mutants
-from tests.tensorrt_stubs.scenarios import failure
+from tests.tensorrt_stubs.playing import failure
 from toolkit.engine import exchange, refit_api, refit_worker
 
 NUMPYS = {"size", "dtype"}  # of arrays, too, which NumPy would miss

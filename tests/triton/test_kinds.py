@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from tests.triton.models import LABELS
 from tests.triton.test_serving import ask, feeds_of, run_locally, statistics
 from toolkit.cli import main
+from toolkit.errors import PackageError
+from toolkit.pipeline import package_apart
 from toolkit.sources import HuggingFaceSource
 
 pytestmark = pytest.mark.triton
@@ -89,6 +91,11 @@ def test_members_apart_answer_as_the_fused_graph_does(server, bundles):
     fused = post(server, "digits", tensors)["logits"]
     np.testing.assert_allclose(found["logits"], fused, rtol=1e-6, atol=1e-6)
     assert statistics(server, "digits_unfused.combine")[0] > 0
+
+
+def test_one_model_cannot_be_taken_apart(bundles, tmp_path):
+    with pytest.raises(PackageError, match="there is nothing to take apart"):
+        package_apart(bundles["encoder"], tmp_path / "models")
 
 
 def generated(bundle, ids, capsys):

@@ -41,16 +41,16 @@ PathArgument = Annotated[Path, typer.Argument(help="A bundle or an .onnx file.",
 Out = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        "-o", "--out", help="The plan (default: into the bundle, or beside the .onnx file)."
+        "-o", "--out", help="The plan [default: into the bundle, or beside the .onnx file]."
     ),
 ]
 Target = Annotated[
     Optional[Literal["tensorrt", "tensorrt-rtx"]],  # noqa: UP045
-    typer.Option(help="The builder (default: the bundle's target)."),
+    typer.Option(help="The builder [default: the bundle's target]."),
 ]
 Shape = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option(help="NAME=MIN,OPT,MAX of a dimension (default: the bundle's shapes)."),
+    typer.Option(help="NAME=MIN,OPT,MAX of a dimension [default: the bundle's shapes]."),
 ]
 Profile = Annotated[
     Optional[list[str]],  # noqa: UP045
@@ -66,7 +66,7 @@ Plugin = Annotated[
 ]
 OptimizationLevel = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option(help="0 builds fastest, 5 runs fastest (default: the builder's)."),
+    typer.Option(help="0 builds fastest, 5 runs fastest [default: the builder's]."),
 ]
 Tf32 = Annotated[
     Optional[bool],  # noqa: UP045
@@ -134,7 +134,7 @@ ProfilingVerbosity = Annotated[
 TimingCache = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
-        help="A file, or off (default: one in the user's cache folder).",
+        help="A file, or off [default: one in the user's cache folder].",
         metavar="FILE|off",
         rich_help_panel=_CACHE,
     ),

@@ -24,7 +24,7 @@ from toolkit.distill.types import INDEX, Batch, Targets, Task, Teacher
 from toolkit.errors import IntegrityError, RecipeError
 from toolkit.progress import Progress, silent
 
-__all__ = ["CacheKey", "CachedTeacher", "write_cache"]
+__all__ = ["CacheKey", "CachedTeacher", "layout", "write_cache"]
 
 _PER_FILE = 16  # batches
 _HIDDEN = "hidden."
@@ -92,8 +92,13 @@ def write_cache(  # noqa: PLR0913  (each is a different thing, and all are neede
         part = [batches[i] for i in range(first, min(first + per_file, len(batches)))]
         return _joined([_kept(teacher.targets(batch), batch, kept) for batch in part])
 
-    files = -(-len(batches) // per_file)
-    return write_shards(folder, key.depends(kept), files, make, progress)
+    return write_shards(folder, key.depends(kept), layout(batches, per_file), make, progress)
+
+
+def layout(batches: Sequence[Batch], per_file: int) -> tuple[int, int, int]:
+    """Files in all, and the two numbers that say which rows are in which."""
+    rows = len(batches[0][INDEX]) if len(batches) else 0
+    return -(-len(batches) // per_file), per_file, rows
 
 
 def _kept(targets: Targets, batch: Batch, how: Compression) -> dict[str, Array]:

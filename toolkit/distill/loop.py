@@ -118,7 +118,7 @@ def train_student(  # noqa: PLR0913  (each is a different thing, and all are nee
         store: Where checkpoints go; ``Store.finish`` removes them when the result is safe.
         resume: Whether to go on with an unfinished run.
         logs: Folder for TensorBoard.
-        progress: Told of every step.
+        progress: Told of every step, by the first process.
         accelerator: What ``accelerator_of`` gave; None makes one.
 
     Raises:
@@ -154,7 +154,7 @@ class _Loop:
         main = accelerator.is_main_process
         curves = Curves(logs if main else None, self._now.step)
         before = self._now.seconds
-        pace = Pace(self._total, self._training.examples.unit, progress)
+        pace = Pace(self._total, self._training.examples.unit, progress if main else silent)
         try:
             while self._now.step < self._total and not self._stopped:
                 loss, norm, units = self._step()

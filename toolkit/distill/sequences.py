@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from toolkit.distill.bleu import sentence_bleu
-from toolkit.distill.cache import CacheKey
+from toolkit.distill.cache import CacheKey, layout
 from toolkit.distill.continuing import (
     Hypothesis,
     SearchOptions,
@@ -106,8 +106,7 @@ def write_sequences(  # noqa: PLR0913  (each is a different thing, and all are n
             "tokens": np.array([token for one in every for token in one.tokens], np.int32),
         }
 
-    files = -(-len(batches) // per_file)
-    return write_shards(folder, _depends(key, options), files, make, progress)
+    return write_shards(folder, _depends(key, options), layout(batches, per_file), make, progress)
 
 
 def read_sequences(

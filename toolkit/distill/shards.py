@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = ["Array", "digest", "map_shards", "write_shards"]
 Array = npt.NDArray[Any]
 
 _INDEX, _FORMAT = "index.json", 1
+_MOST = 10_000_000  # files
 _DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32}
 
 
@@ -39,16 +40,17 @@ def digest(value: Any) -> str:
 def write_shards(
     folder: Path,
     depends: Mapping[str, Any],
-    count: int,
+    layout: Sequence[int],
     make: Callable[[int], Mapping[str, Array]],
     progress: Progress = silent,
 ) -> bool:
-    """Write ``count`` files, those that are missing.
+    """Write the files that are missing.
 
     Args:
         folder: Where; made if it does not exist.
         depends: What the content depends on, by what a person calls it; JSON values.
-        count: Files in all.
+        layout: How many files there are and, with that, whatever decides what is in which. A
+            folder that was begun with another is begun anew; a complete one stays.
         make: Gives the arrays of a file.
         progress: Told of every file.
 
@@ -59,15 +61,17 @@ def write_shards(
         IntegrityError: If the folder was written from something else.
         BundleError: If it holds other files, or cannot be written.
     """
-    known = _known(folder)
-    if known is not None and known["complete"]:
-        _check_depends(folder, known, depends)
-        return False
+    known, count = _known(folder), layout[0]
     if known is None:
         _begin(folder)
-        _write_index(folder, depends, count, complete=False)
     else:
         _check_depends(folder, known, depends)
+        if known["complete"]:
+            return False
+        if known["layout"] != list(layout):
+            _clear(folder, known["files"])
+    if known is None or known["layout"] != list(layout):
+        _write_index(folder, depends, layout, complete=False)
     for number in range(count):
         progress("write targets", number, count)
         path = folder / _name(number)
@@ -75,7 +79,7 @@ def write_shards(
             arrays = {name: np.ascontiguousarray(one) for name, one in make(number).items()}
             _put(path, save(arrays))
     progress("write targets", count, count)
-    _write_index(folder, depends, count, complete=True)
+    _write_index(folder, depends, layout, complete=True)
     return True
 
 
@@ -108,6 +112,7 @@ def _known(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} cannot be read as the index of kept targets") from error
     sound = isinstance(complete, bool) and type(files) is int and isinstance(written, dict)
+    sound = sound and "layout" in known and 0 <= files < _MOST
     if not sound or known.get("format") != _FORMAT:
         raise BundleError(f"{path} is of another format than is written here")
     return dict(known)
@@ -140,11 +145,19 @@ def _begin(folder: Path) -> None:
         )
 
 
-def _write_index(folder: Path, depends: Mapping[str, Any], count: int, *, complete: bool) -> None:
+def _clear(folder: Path, files: int) -> None:
+    for number in range(files):
+        (folder / _name(number)).unlink(missing_ok=True)
+
+
+def _write_index(
+    folder: Path, depends: Mapping[str, Any], layout: Sequence[int], *, complete: bool
+) -> None:
     content = {
         "format": _FORMAT,
         "complete": complete,
-        "files": count,
+        "files": layout[0],
+        "layout": list(layout),
         "depends": _hashed(depends),
         "said": dict(depends),
     }

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
+from toolkit.bundle import EngineRecord
 from toolkit.engine.choices import TITLES, Flavour, Hardware
 from toolkit.engine.messages import Opened, ReadRequest
 from toolkit.engine.process import BuildProcess
@@ -42,7 +44,20 @@ class Needs:
     compute_capabilities: tuple[str, ...] = ()
     version_compatible: bool = False
     hardware_compatibility: Hardware = "none"
-    rebuild: str = field(default="toolkit build BUNDLE")
+    rebuild: str = "toolkit build BUNDLE"
+
+    @classmethod
+    def of(cls, record: EngineRecord, bundle: Path) -> Needs:
+        """What the engine of a bundle was built with."""
+        options = record.options
+        return cls(
+            flavour=cast("Flavour", record.flavour),
+            version=record.version,
+            compute_capabilities=record.compute_capabilities,
+            version_compatible=bool(options.get("version_compatible")),
+            hardware_compatibility=cast("Hardware", options.get("hardware_compatibility", "none")),
+            rebuild=f"toolkit build {bundle}",
+        )
 
 
 def require_fit(needs: Needs, what: str) -> None:

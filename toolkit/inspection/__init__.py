@@ -2,14 +2,13 @@
 
 from toolkit.inspection.found import Inspection, Section
 from toolkit.inspection.paths import inspect_path
-from toolkit.inspection.plans import engine_facts, engine_needs
+from toolkit.inspection.plans import engine_facts
 from toolkit.inspection.zeros import inspect_zeros
 
 __all__ = [
     "Inspection",
     "Section",
     "engine_facts",
-    "engine_needs",
     "inspect_path",
     "inspect_zeros",
 ]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from toolkit.bundle import MANIFEST, EngineRecord, Manifest, hash_file
-from toolkit.engine import Flavour, Hardware, Needs, lacking_to_run, read_engine, read_header
+from toolkit.engine import Needs, lacking_to_run, read_engine, read_header
 from toolkit.engine.inspector import read_information
 from toolkit.engine.messages import Opened
 from toolkit.errors import IntegrityError
 from toolkit.inspection.found import Inspection, Section
 
-__all__ = ["engine_facts", "engine_needs", "inspect_plan"]
+__all__ = ["engine_facts", "inspect_plan"]
 
 _MiB = 1 << 20
 
@@ -38,7 +38,7 @@ def inspect_plan(path: Path) -> Inspection:
             f"need the engine to be opened: this machine lacks {' and '.join(lacking)}"
         )
         return Inspection("engine", facts)
-    needs = engine_needs(record, path) if record else Needs(header.flavour, header.version)
+    needs = Needs.of(record, path.parent) if record else Needs(header.flavour, header.version)
     opened = read_engine(path, needs)
     return Inspection("engine", facts | _said(opened), _sections(opened))
 
@@ -58,19 +58,6 @@ def _record(path: Path) -> EngineRecord | None:
             hint=f"build it again: toolkit build {path.parent}",
         )
     return found.engine
-
-
-def engine_needs(record: EngineRecord, plan: Path) -> Needs:
-    """What the engine of a bundle was built with, and the command that builds it again."""
-    options = record.options
-    return Needs(
-        flavour=cast("Flavour", record.flavour),
-        version=record.version,
-        compute_capabilities=record.compute_capabilities,
-        version_compatible=bool(options.get("version_compatible")),
-        hardware_compatibility=cast("Hardware", options.get("hardware_compatibility", "none")),
-        rebuild=f"toolkit build {plan.parent}",
-    )
 
 
 def engine_facts(record: EngineRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from graphs import describe
-from toolkit.bundle import MANIFEST, Manifest
+from toolkit.bundle import MANIFEST, EngineRecord, Manifest
 from toolkit.errors import BundleError, PackageError
 from toolkit.package.client_cpp import write_client
 from toolkit.package.layout import CONFIG, GRAPH, PLAN, versions_of
@@ -31,7 +31,8 @@ class _Model:
     config: Any
     versions: tuple[str, ...]
     operators: tuple[str, ...]
-    plugin: bool = False
+    plugin: bool = False  # a library that the server has to load
+    hosted: bool = False  # code in the plan, which the server has to allow
 
 
 def write_beside(repository: Path) -> list[str]:
@@ -42,8 +43,8 @@ def write_beside(repository: Path) -> list[str]:
     """
     notes, models = [], _models(repository)
     known = {
-        "plans": [m.config.name for m in models if m.config.platform == "tensorrt_plan"],
         "plugins": [m.config.name for m in models if m.plugin],
+        "hosted": [m.config.name for m in models if m.hosted],
         "python": [m.config.name for m in models if m.config.backend == "python"],
     }
     for name in _FILES:
@@ -70,21 +71,23 @@ def _models(repository: Path) -> list[_Model]:
             continue  # somebody else's, for --check to say
         versions = versions_of(path.parent)
         newest = path.parent / str(max(versions, default=0)) / GRAPH
-        needs, plugin = _needs(newest), _wants_plugin(newest.with_name(MANIFEST))
-        found.append(_Model(config, tuple(map(str, versions)), needs, plugin))
+        engine = _engine(newest.with_name(MANIFEST))
+        plugin = engine is not None and engine.plugin == "library" and not engine.carries_plugins
+        hosted = engine is not None and bool(
+            engine.carries_plugins or engine.options.get("version_compatible")
+        )
+        found.append(_Model(config, tuple(map(str, versions)), _needs(newest), plugin, hosted))
     return found
 
 
-def _wants_plugin(manifest: Path) -> bool:
-    """Whether a plan was built with the plugin library, without which it does not load."""
-    plan = manifest.with_name(PLAN)
-    if not (plan.is_file() and manifest.is_file()):
-        return False
+def _engine(manifest: Path) -> EngineRecord | None:
+    """What the plan of a version was built with, where it is a plan."""
+    if not (manifest.with_name(PLAN).is_file() and manifest.is_file()):
+        return None
     try:
-        engine = Manifest.read(manifest).engine
+        return Manifest.read(manifest).engine
     except BundleError:
-        return False  # for --check to say
-    return engine is not None and engine.plugin == "library"
+        return None  # for --check to say
 
 
 def _needs(graph: Path) -> tuple[str, ...]:

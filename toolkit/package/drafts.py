@@ -61,6 +61,7 @@ def add_models(repository: Path, drafts: Sequence[Draft]) -> list[Placed]:
     with staging(repository) as partial:
         placed = [_stage(draft, repository, partial / draft.name) for draft in drafts]
         done: list[Placed] = []
+        existed = repository.exists()
         try:
             for each in placed:
                 place(partial / each.model.name, each.folder)
@@ -69,6 +70,9 @@ def add_models(repository: Path, drafts: Sequence[Draft]) -> list[Placed]:
             for each in reversed(done):
                 with suppress(OSError):
                     each.folder.rename(partial / each.model.name)
+            if not existed:
+                with suppress(OSError):
+                    repository.rmdir()
             raise
     return placed
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from toolkit.artifacts import TensorSpec
 from toolkit.bundle import make_parents, put_in_place
-from toolkit.distill import Batch, Needs, Teacher
+from toolkit.distill import Batch, Needs, Objective, Teacher
 from toolkit.distill.data import Examples
 from toolkit.distill.loop import Training, accelerator_of, train_student
 from toolkit.distill.options import LoopOptions
@@ -167,7 +167,7 @@ def distil(  # noqa: PLR0913  (each is a different thing, and all are needed)
         what = replace(what, examples=write_texts(what, kept, source, accelerator, progress))
         speaker = what.student.build(seed, what.needs)
         teacher, effect = _teacher(what, speaker, source, kept, accelerator, progress)
-    objective = _objective(what, speaker, teacher)
+    objective = _objective(what, speaker, teacher, accelerator.device)
     training = Training(speaker, what.student.task, teacher, objective, what.examples, on_policy)
     store = Store(work, what.key)
     outcome = train_student(
@@ -182,19 +182,20 @@ def distil(  # noqa: PLR0913  (each is a different thing, and all are needed)
     return report
 
 
-def _objective(what: Distillation, speaker: nn.Module, teacher: Teacher) -> Any:
+def _objective(
+    what: Distillation, speaker: nn.Module, teacher: Teacher, device: torch.device
+) -> Objective:
     """The objective, with projections as wide as what is said of two rows."""
     spec, task = what.model.distill.objective, what.student.task
     said: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
     if what.needs.student:
-        device = getattr(teacher, "device", torch.device("cpu"))
-        rows = what.examples.batch(what.examples.train[:2])
-        speaker.eval()
+        found = what.examples.batch(what.examples.train[:2])
+        rows: Batch = {name: value.to(device) for name, value in found.items()}
+        speaker.to(device).eval()
         with torch.no_grad():
             own: Said = speaker(rows)
         speaker.train()
-        there: Batch = {name: value.to(device) for name, value in rows.items()}
-        said = (own[1], dict(teacher.targets(there).hidden))
+        said = (own[1], dict(teacher.targets(rows).hidden))
     return objective_of(spec, task, said, what.options.seed)
 
 

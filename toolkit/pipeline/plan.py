@@ -172,13 +172,7 @@ def _resolve(
 
 
 def _origin(
-    model: CheckpointModel
-    | DistillModel
-    | FactoryModel
-    | MergeModel
-    | MoeModel
-    | OnnxFile
-    | SoupModel,
+    model: Model,
     recipe: Recipe,
     folder: Path,
     available: tuple[TensorSpec, ...],
@@ -197,6 +191,7 @@ def _origin(
         return distilled_source(model, recipe, folder, available, part)
     if isinstance(model, OnnxFile):
         return adopt_onnx(model.onnx.path)
+    assert isinstance(model, FactoryModel)
     return FactorySource(
         name=model.name,
         target=model.factory,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from toolkit.bundle import Bundle, open_bundle
+from toolkit.engine import Needs, require_fit
 from toolkit.errors import EngineError
 from toolkit.parity import (
     Check,
@@ -147,7 +148,8 @@ def prove_bundle(  # noqa: PLR0913  (each is an option of the command)
         seconds: Time for the proof; the recipe's budget if None.
 
     Raises:
-        CapabilityError: If this machine lacks the runtime.
+        CapabilityError: If this machine lacks the runtime, or an engine is for another version or
+            GPU.
         IntegrityError: If files differ from the manifest and ``as_is`` is off.
         BundleError: If the folder with the models is gone.
         EngineError: If an engine is to be run that the bundle does not hold.
@@ -168,3 +170,5 @@ def _check_engine(bundle: Bundle, runtime: RuntimeName) -> None:
             f"{bundle.folder} holds {found}, wanted one of {runtime}",
             hint=f"toolkit build {bundle.folder} --target {runtime}",
         )
+    # Asked before TensorRT is given the plan, whose answer to another version is an error at best.
+    require_fit(Needs.of(engine, bundle.folder), f"the engine of {bundle.folder}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphs import PassReport
-from toolkit.artifacts import Engine, OnnxModel
+from toolkit.artifacts import DimRange, Engine, OnnxModel
 from toolkit.bundle import Bundle, Manifest, hash_file, is_bundle, open_bundle, publishing
 from toolkit.checkpoint import check_finite
 from toolkit.engine import refit_engine, require_refit
@@ -80,10 +80,11 @@ def refit_bundle(
         )
     engine = _old_engine(bundle)
     if engine is not None and out.resolve() == folder.resolve():
-        require_refit(engine.flavour)
+        _require(engine)
     old = bundle_plan(bundle, allow_code=options.allow_code, root=options.root)
     new = _new_plan(bundle, old, options)
     try:
+        _check_kind(bundle)
         _check_sources(bundle, old)
         require_same(old, new)
         return _refitted(bundle, old, new, out, options, progress)
@@ -104,6 +105,22 @@ def _new_plan(bundle: Bundle, old: Plan, options: RefitOptions) -> Plan:
     root = options.root or models_root(bundle)
     recipe = with_checkpoint(bundle, old.recipe, path, root, options.member, allow_code=code)
     return make_plan(recipe, root)
+
+
+def _check_kind(bundle: Bundle) -> None:
+    """Refuse a graph whose nodes follow from what the weights are.
+
+    Raises:
+        RefitError: If it is one.
+    """
+    manifest = bundle.manifest
+    if manifest.quantisation is not None or manifest.neurons is not None:
+        what = "was quantised" if manifest.quantisation else "leaves neurons out"
+        raise RefitError(
+            f"{bundle.folder} {what}, which was decided by its old weights, wanted a graph that "
+            "does not depend on them",
+            hint=AGAIN,
+        )
 
 
 def _check_sources(bundle: Bundle, plan: Plan) -> None:
@@ -193,7 +210,34 @@ def _old_engine(bundle: Bundle) -> Engine | None:
         layers=record.layers,
         seconds=0.0,
         profiles=record.profiles,
+        kinds=record.kinds,
+        dtypes=record.dtypes,
+        conditionals=record.conditionals,
+        options=record.options,
+        carries_plugins=record.carries_plugins,
+        ranges=tuple(
+            {name: DimRange(*span) for name, span in each.items()} for each in record.ranges
+        ),
+        plugin=record.plugin,
     )
+
+
+def _refittable(engine: Engine) -> bool:
+    return engine.options.get("refit") == "any"
+
+
+def _require(engine: Engine) -> None:
+    """Check that an engine can take other weights, and here.
+
+    Raises:
+        CapabilityError: If it was not built so, or this machine lacks the package or a GPU.
+    """
+    if not _refittable(engine):
+        raise CapabilityError(
+            f"{engine.path} was not built to take other weights",
+            hint="toolkit build --refit any builds one that does",
+        )
+    require_refit(engine.flavour)
 
 
 def _engine(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
@@ -201,13 +245,14 @@ def _engine(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are 
 ) -> tuple[Engine | None, CapabilityError | None]:
     """The engine with the new weights; or what is left to do on another machine."""
     try:
-        require_refit(engine.flavour)
+        _require(engine)
     except CapabilityError as error:
         again = f"toolkit refit {engine.path.parent} --with {options.weights} -o {out}"
+        then = f"{error.hint}; then: {again}" if _refittable(engine) else error.hint
         return None, CapabilityError(
             f"{out} holds the proven graph with its new weights, without its engine: "
             f"{error.message}",
-            hint=f"{error.hint}; then: {again}, or to build it anew: toolkit build {out}",
+            hint=f"{then}; or build it anew: toolkit build {out}",
         )
     place = graph.with_name(engine.path.name)
     return refit_engine(engine, graph, found.replaced, place, progress), None

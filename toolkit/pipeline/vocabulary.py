@@ -194,8 +194,7 @@ class _Pair:
             return RecipeError(
                 f"the student {self.first.name!r} cannot learn words from {self.reader.name!r}: "
                 f"{reason}",
-                hint="teachers and student need one tokenizer; only the texts that a teacher writes"
-                " can be learnt across tokenizers",
+                hint="teachers and student need one tokenizer",
             )
         return RecipeError(
             f"members {self.first.name!r} and {self.reader.name!r} share the input "
