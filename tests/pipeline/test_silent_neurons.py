@@ -31,7 +31,7 @@ class Layer(nn.Module):
 RECIPE = """
 model: {{factory: "{module}:feed_forward", weights: net.safetensors, kwargs: {{width: {width}, neurons: {neurons}}}}}
 inputs: {{x: "float32[batch, {width}]"}}
-shapes: {{batch: [1, 1, 8]}}
+shapes: {{batch: [1, 1, 2]}}
 parity: {{cases: 1, budget: 1s{inputs}}}
 export: {{silent_neurons: {wanted}}}
 """  # noqa: E501
