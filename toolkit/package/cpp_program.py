@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from toolkit.errors import PackageError, ParityError
 from toolkit.feeds import make_feeds
 from toolkit.package.beside import render
 from toolkit.package.sources import read_sources
+from toolkit.plugins import SOURCES
 
 __all__ = ["CppPackaged", "package_cpp"]
 
@@ -115,9 +115,9 @@ def _write(bundle: Bundle, folder: Path) -> None:
         np.save(folder / "feeds" / f"{name}.npy", array)
     if _wants_plugin(manifest):
         (folder / "plugin").mkdir()
-        for entry in resources.files("plugins_trt.topk_gating").iterdir():
+        for entry in SOURCES.iterdir():
             if entry.is_file():
-                (folder / "plugin" / entry.name).write_bytes(entry.read_bytes())
+                shutil.copyfile(entry, folder / "plugin" / entry.name)
     text = render(
         "cpp_README.md.j2",
         name=bundle.folder.resolve().name,
