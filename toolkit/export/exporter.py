@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -86,12 +87,23 @@ def export_source(
         raise ExportError(f"{source.name}: torch.onnx.export returned no program")
     define_operators(program.model)
     program.save(out, external_data=True)
+    _forget_weights(program.model)
     if traced is not None:
         assert program.exported_program is not None
         traced(program.exported_program)
     del program, module
     gc.collect()  # the program holds reference cycles that keep the weights alive
     return read_onnx(out, source.inputs, shapes)
+
+
+def _forget_weights(model: ir.Model) -> None:
+    """Let go of the weights of a graph that is saved.
+
+    The rewrite rules of onnxscript live as long as the process and remember the node that they
+    matched last, and through it the graph that it stands in.
+    """
+    for value in model.graph.initializers.values():
+        value.const_value = None
 
 
 def read_onnx(path: Path, wanted: Sequence[TensorSpec], shapes: Shapes) -> OnnxModel:
