@@ -171,7 +171,7 @@ def _times(
             lowered = Path(folder) / f"{name}.onnx"
             (report,) = graphs.rewrite(cut, [LOWERINGS[name]()], lowered)
             if name != "native" or not report.near_misses:
-                runners[name] = stack.enter_context(OrtRunner(lowered))
+                runners[name] = stack.enter_context(OrtRunner(lowered, spinning=False))
             lowered.unlink()
         medians = [_in_turn(kind.layer, runners, count) for count in tokens]
     return {name: [each[name] for each in medians] for name in runners}
@@ -195,7 +195,8 @@ def _in_turn(
     """Each one's median over rounds in which all run the same rows, within a time limit.
 
     In turn, because a layer in a model follows others: run by itself over and over, it would find
-    its weights in the processor's caches.
+    its weights in the processor's caches. Threads that spin after one's run would take time from
+    the next, and every other round goes backwards, because one may leave caches warm for another.
     """
     first = next(iter(runners.values()))
     batches = [_feeds(layer, tokens, first, seed) for seed in range(_BATCHES)]
@@ -206,7 +207,7 @@ def _in_turn(
             end = time.perf_counter() + _SECONDS * len(runners)
         elif turn > _WARM_UP and time.perf_counter() > end:
             break
-        for name, runner in runners.items():
+        for name, runner in list(runners.items())[:: 1 if turn % 2 else -1]:
             start = time.perf_counter()
             runner(batches[turn % _BATCHES])
             found[name].append(time.perf_counter() - start)
