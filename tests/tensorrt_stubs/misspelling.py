@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.tensorrt_stubs.surface import rows
 
-__all__ = ["NAMES", "mutants"]
+__all__ = ["NAMES", "mutants", "survives"]
 
 NAMES = {row.name.rpartition(".")[2] for row in rows()} - {"__init__", "__int__", "name"}
 
@@ -60,3 +61,13 @@ def mutants(source: Path, name: str) -> Iterator[tuple[str, types.ModuleType]]:
                 sys.modules[name] = known
         yield change.name, module
         place += 1
+
+
+def survives(scenarios: Iterable[Callable[[Any], None]], code: Any) -> bool:
+    """Whether code, a name of which may be wrong, passes every scenario."""
+    try:
+        for scenario in scenarios:
+            scenario(code)
+    except Exception:  # noqa: BLE001  (whatever a wrong name leads to)
+        return False
+    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tensorrt_stubs.misspelling import mutants
+from tests.tensorrt_stubs.misspelling import mutants, survives
 from tests.tensorrt_stubs.playing import Code
 from tests.tensorrt_stubs.scenarios import SCENARIOS, SOURCES
 from toolkit.engine import (
@@ -34,15 +34,6 @@ def test_every_flavour_and_major_is_told_the_same_in_its_own_words(scenario):
     scenario(REAL)
 
 
-def survives(code: Code) -> bool:
-    try:
-        for scenario in SCENARIOS:
-            scenario(code)
-    except Exception:  # noqa: BLE001  (whatever a wrong name leads to)
-        return False
-    return True
-
-
 def test_no_name_can_be_misspelled_unseen(monkeypatch):
     tried: list[str] = []
     unseen: list[str] = []
@@ -53,7 +44,7 @@ def test_no_name_can_be_misspelled_unseen(monkeypatch):
             with monkeypatch.context() as patched:
                 if name in TAKEN:
                     patched.setattr(network, TAKEN[name], getattr(module, TAKEN[name]))
-                if survives(code):
+                if survives(SCENARIOS, code):
                     unseen.append(f"{name}: {word}")
     assert unseen == []
     assert len(tried) >= 110

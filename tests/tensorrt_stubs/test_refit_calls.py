@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.tensorrt_stubs.double import made
-from tests.tensorrt_stubs.misspelling import mutants
+from tests.tensorrt_stubs.misspelling import mutants, survives
 from tests.tensorrt_stubs.playing import failure
 from toolkit.engine import exchange, refit_api, refit_worker
 
@@ -104,15 +104,6 @@ def test_an_engine(scenario):
     scenario(REAL)
 
 
-def survives(code: SimpleNamespace) -> bool:
-    try:
-        for scenario in SCENARIOS:
-            scenario(code)
-    except Exception:  # noqa: BLE001  (whatever a wrong name leads to)
-        return False
-    return True
-
-
 def test_no_name_can_be_misspelled_unseen():
     tried: list[str] = []
     unseen: list[str] = []
@@ -120,7 +111,7 @@ def test_no_name_can_be_misspelled_unseen():
         for word, module in mutants(Path(real.__file__), real.__name__):
             if word not in NUMPYS and (part, word) != ("worker", "Weights"):  # graphs.Weights
                 tried.append(word)
-                if survives(SimpleNamespace(**{**vars(REAL), part: module})):
+                if survives(SCENARIOS, SimpleNamespace(**{**vars(REAL), part: module})):
                     unseen.append(f"{part}: {word}")
     assert unseen == []
     assert {"refittable", "get_missing_weights", "Weights", "serialize", "ERROR"} <= set(tried)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.graphs.models import net
-from tests.tensorrt_stubs.misspelling import mutants
+from tests.tensorrt_stubs.misspelling import mutants, survives
 from tests.tensorrt_stubs.running import RUNS, Host
 from toolkit.artifacts import DimRange
 from toolkit.engine import EngineOptions, build_engine
@@ -25,15 +25,6 @@ def test_an_engine_is_run_as_tensorrt_wants_it(scenario):
     scenario(REAL)
 
 
-def survives(code: SimpleNamespace) -> bool:
-    try:
-        for scenario in RUNS:
-            scenario(code)
-    except Exception:  # noqa: BLE001  (whatever a wrong name leads to)
-        return False
-    return True
-
-
 def test_no_name_can_be_misspelled_unseen(monkeypatch):
     tried: list[str] = []
     unseen: list[str] = []
@@ -47,7 +38,7 @@ def test_no_name_can_be_misspelled_unseen(monkeypatch):
                     for name in module.__all__:
                         if hasattr(engine, name):
                             patched.setattr(engine, name, getattr(module, name))
-                if survives(SimpleNamespace(**{**vars(REAL), part: module})):
+                if survives(RUNS, SimpleNamespace(**{**vars(REAL), part: module})):
                     unseen.append(f"{part}: {word}")
     assert unseen == []
     assert {"execute_async_v3", "notify_shape", "get_tensor_profile_shape", "INPUT"} <= set(tried)

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolkit._version import __version__
 from toolkit.bench.intervals import METHOD, Estimate, Verdict
-from toolkit.bench.machine import machine
 from toolkit.bench.options import BenchOptions
 from toolkit.bench.points import Kind
 from toolkit.bundle import is_bundle, versions
 from toolkit.errors import ToolkitError
+from toolkit.machine import machine
 
 __all__ = [
     "BenchResult",

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 
 from toolkit.artifacts import TensorSpec
 from toolkit.bundle import hash_file
-from toolkit.checkpoint import open_checkpoint
 from toolkit.distill.layers import Layers
 from toolkit.distill.speaking import FactorySpeaker, HuggingFaceSpeaker
 from toolkit.distill.tokens import FolderTokenizer
 from toolkit.distill.types import Needs, Task
-from toolkit.errors import CapabilityError, CheckpointError, RecipeError
+from toolkit.errors import CheckpointError, RecipeError
 from toolkit.sources import FactorySource
 from toolkit.sources.heads import Pooling
 from toolkit.sources.huggingface import TASKS, read_pooling
+from toolkit.sources.library import first_line, read_config, transformers_library
 
 __all__ = ["FactoryStudent", "HuggingFaceStudent", "Student", "task_of"]
 
@@ -111,25 +111,17 @@ class HuggingFaceStudent:
             for role in ("bos", "eos", "pad"):
                 values.setdefault(f"{role}_token_id", self.tokenizer.special(role))
         try:
-            return _transformers().AutoConfig.for_model(kind, **values)
+            return transformers_library().AutoConfig.for_model(kind, **values)
         except Exception as error:
             raise RecipeError(
-                f"no student can be made of the configuration: {_first(error)}",
+                f"no student can be made of the configuration: {first_line(error)}",
                 hint="config: {model_type: llama, hidden_size: 64, …}, as in a config.json",
             ) from error
 
     @cached_property
     def _teacher(self) -> Any:
         assert self.folder is not None
-        open_checkpoint(self.folder)  # refuses pickles, escapes and malformed files first
-        try:
-            return _transformers().AutoConfig.from_pretrained(
-                self.folder, local_files_only=True, trust_remote_code=False
-            )
-        except (ValueError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"{self.folder}: config.json is not one transformers can read: {_first(error)}"
-            ) from error
+        return read_config(self.folder)
 
     @cached_property
     def resolved_head(self) -> str:
@@ -199,7 +191,7 @@ class HuggingFaceStudent:
         return HuggingFaceSpeaker(module, self.task, needs, names, pooling).train()
 
     def _module(self, attentions: bool) -> nn.Module:
-        auto = getattr(_transformers(), TASKS[self.resolved_head][1])
+        auto = getattr(transformers_library(), TASKS[self.resolved_head][1])
         # Only the plain formula gives attention probabilities.
         how = {"attn_implementation": "eager"} if attentions else {}
         made: nn.Module
@@ -216,7 +208,7 @@ class HuggingFaceStudent:
             made = auto.from_config(self.configuration, dtype=torch.float32, **how)
         except (ValueError, OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"transformers cannot make the student: {_first(error)}"
+                f"transformers cannot make the student: {first_line(error)}"
             ) from error
         made.load_state_dict(self.layers.state(whole.state_dict(), self._teacher))
         return made
@@ -297,20 +289,3 @@ class FactoryStudent:
 def _below(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of the submodule ``module``."""
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _transformers() -> Any:
-    try:
-        import transformers  # noqa: PLC0415  (an optional extra, and slow to import)
-    except ImportError as error:
-        raise CapabilityError(
-            "Hugging Face students need the transformers package, which is not installed",
-            hint="pip install 'ensemble-to-engine[hf]'",
-        ) from error
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    return transformers
-
-
-def _first(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from toolkit.artifacts import TensorSpec
 from toolkit.distill.students import FactoryStudent
 from toolkit.pipeline.distilling import Distillation, distil, plan_distillation
+from toolkit.pipeline.merged import MadeSource
 from toolkit.progress import Progress, silent
 from toolkit.recipe import DistillModel, Recipe
-from toolkit.sources import HuggingFaceSource, Part, Source
+from toolkit.sources import Part, Source
 
-__all__ = ["STUDENTS", "DistilledSource", "distilled_source", "train_students"]
+__all__ = ["STUDENTS", "distilled_source", "train_students"]
 
 # Beside the recipe: a student takes too long to be made again whenever its bundle is looked at.
 STUDENTS = ".distill"
-
-
-@dataclass(frozen=True)
-class DistilledSource(HuggingFaceSource):
-    """A checkpoint that was taught for this recipe.
-
-    Attributes:
-        how: What it was taught by.
-        parts: The files it was made from.
-    """
-
-    how: str = ""
-    parts: tuple[Path, ...] = ()
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """What it learnt from, not the result."""
-        return self.parts
-
-    @property
-    def description(self) -> str:
-        """How it was made, and what it is."""
-        return f"student of {self.how}, {super().description}"
 
 
 def distilled_source(  # noqa: PLR0913, PLR0917  (each is a different thing, and all are needed)
@@ -66,8 +44,9 @@ def distilled_source(  # noqa: PLR0913, PLR0917  (each is a different thing, and
     if isinstance(what.student, FactoryStudent):
         weights = student / "model.safetensors"
         return replace(what.student.source, name=model.name, weights=weights)
-    return DistilledSource(
-        model.name, student, model.task, model.cache, part, names, tuple(sorted(_files(what)))
+    how = f"student of {names}"
+    return MadeSource(
+        model.name, student, model.task, model.cache, part, how, tuple(sorted(_files(what)))
     )
 
 

@@ -12,16 +12,16 @@ from toolkit.pipeline.scratch import in_scratch
 from toolkit.recipe import MergeModel, MoeModel
 from toolkit.sources import HuggingFaceSource, Part
 
-__all__ = ["MergedSource", "merged_source"]
+__all__ = ["MadeSource", "merged_source"]
 
 
 @dataclass(frozen=True)
-class MergedSource(HuggingFaceSource):
-    """A checkpoint that was merged for this plan.
+class MadeSource(HuggingFaceSource):
+    """A checkpoint that was merged, or taught, for a recipe.
 
     Attributes:
         how: What it was made by.
-        parts: The files that were merged.
+        parts: The files that it was made from.
     """
 
     how: str = ""
@@ -29,7 +29,7 @@ class MergedSource(HuggingFaceSource):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What was merged, not the passing result."""
+        """What it was made from, not the passing result."""
         return self.parts
 
     @property
@@ -40,7 +40,7 @@ class MergedSource(HuggingFaceSource):
 
 def merged_source(
     model: MergeModel | MoeModel, folder: Path, seed: int, part: Part | None = None
-) -> MergedSource:
+) -> MadeSource:
     """Merge ``model``, whose paths are read against and confined to ``folder``.
 
     ``part`` is that of an encoder-decoder model.
@@ -50,10 +50,10 @@ def merged_source(
         CheckpointError: If a model's files are damaged.
     """
 
-    def merge(scratch: Path) -> MergedSource:
+    def merge(scratch: Path) -> MadeSource:
         report, how = _made(model, scratch / model.name, folder, seed)
         parts = {path for part in report.plan.models.values() for path in part.files}
-        return MergedSource(
+        return MadeSource(
             model.name, report.out, model.task, model.cache, part, how, tuple(sorted(parts))
         )
 

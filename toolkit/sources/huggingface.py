@@ -16,11 +16,11 @@ from typing import Any
 from torch import nn
 
 from toolkit.artifacts import DimRange, Shapes, TensorSpec, span_of
-from toolkit.checkpoint import open_checkpoint
-from toolkit.errors import CapabilityError, CheckpointError, RecipeError
+from toolkit.errors import CheckpointError, RecipeError
 from toolkit.sources.base import torch_dtype
 from toolkit.sources.cached import CachedLogits, cached_inputs, cached_outputs
 from toolkit.sources.heads import Head, Pooling, SentenceEmbedding, TokenLogits
+from toolkit.sources.library import first_line, read_config, transformers_library
 from toolkit.sources.seq2seq import CrossCaches, DecoderLogits, Part, part_inputs, part_outputs
 
 __all__ = ["TASKS", "HuggingFaceSource", "read_pooling"]
@@ -76,15 +76,7 @@ class HuggingFaceSource:
         Raises:
             CheckpointError: If the folder or its model type cannot be used.
         """
-        open_checkpoint(self.folder)  # refuses pickles, escapes and malformed files first
-        auto = _transformers().AutoConfig
-        try:
-            return auto.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
-        except (ValueError, OSError, KeyError) as error:
-            raise CheckpointError(
-                f"{self.folder}: config.json is not one transformers can read: {_first(error)}",
-                hint="models that need code of their own can be used through a factory",
-            ) from error
+        return read_config(self.folder)
 
     @cached_property
     def head(self) -> str:
@@ -239,7 +231,7 @@ class HuggingFaceSource:
                 would fill them at random.
         """
         _, auto_name = TASKS[self.head]
-        auto = getattr(_transformers(), auto_name)
+        auto = getattr(transformers_library(), auto_name)
         try:
             # Eager attention is the plain formula; it exports to standard ops in every opset.
             model, report = auto.from_pretrained(
@@ -257,7 +249,7 @@ class HuggingFaceSource:
             )
         except (ValueError, OSError, RuntimeError) as error:
             raise CheckpointError(
-                f"{self.folder}: transformers cannot load it: {_first(error)}"
+                f"{self.folder}: transformers cannot load it: {first_line(error)}"
             ) from error
         _check_complete(self.folder, report)
         return self._head(model).to(torch_dtype(dtype)).eval()
@@ -312,20 +304,3 @@ def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
         raise CheckpointError(
             f"{folder}: a weight's shape differs from config.json: {mismatched[0]}"
         )
-
-
-def _transformers() -> Any:
-    try:
-        import transformers  # noqa: PLC0415  (an optional extra, and slow to import)
-    except ImportError as error:
-        raise CapabilityError(
-            "Hugging Face checkpoints need the transformers package, which is not installed",
-            hint="pip install 'ensemble-to-engine[hf]'",
-        ) from error
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    return transformers
-
-
-def _first(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -1,0 +1,51 @@
+"""transformers, an optional extra that is slow to import: loaded when asked for, and silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from toolkit.checkpoint import open_checkpoint
+from toolkit.errors import CapabilityError, CheckpointError
+
+__all__ = ["first_line", "read_config", "transformers_library"]
+
+
+def transformers_library() -> Any:
+    """The package, without progress bars and warnings.
+
+    Raises:
+        CapabilityError: If it is not installed.
+    """
+    try:
+        import transformers  # noqa: PLC0415  (an optional extra, and slow to import)
+    except ImportError as error:
+        raise CapabilityError(
+            "Hugging Face checkpoints need the transformers package, which is not installed",
+            hint="pip install 'ensemble-to-engine[hf]'",
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    return transformers
+
+
+def read_config(folder: Path) -> Any:
+    """The configuration object of a checkpoint folder; code in the folder is not run.
+
+    Raises:
+        CheckpointError: If the folder or its model type cannot be used.
+    """
+    open_checkpoint(folder)  # refuses pickles, escapes and malformed files first
+    auto = transformers_library().AutoConfig
+    try:
+        return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise CheckpointError(
+            f"{folder}: config.json is not one transformers can read: {first_line(error)}",
+            hint="models that need code of their own can be used through a factory",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; libraries go on for pages."""
+    return str(error).strip().split("\n")[0]
