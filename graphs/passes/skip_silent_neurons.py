@@ -104,14 +104,14 @@ class _Site:
         node, old = self.down.node, self.down.node.outputs[0]
         weight = self._by_neuron()
         flat = self._flat()
-        few, mass = self._condition(flat, limits)
+        few, active = self._condition(flat, limits)
         name = str(old.name)
         result = ir.Value(name=name, shape=old.shape, type=old.type)
         old.replace_all_uses_with(result, replace_graph_outputs=True)
         old.name = f"{name}/whole"
         self.graph.remove(node)
         branches = {
-            "then_branch": self._gathered(flat, mass, weight, old),
+            "then_branch": self._gathered(flat, active, weight, old),
             "else_branch": ir.Graph([], [old], nodes=[node], name=f"{self.stem}/else"),
         }
         attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
@@ -148,7 +148,7 @@ class _Site:
         return self.add.node("flat", "Reshape", [x, rows], self.kind, [None, neurons])
 
     def _condition(self, flat: ir.Value, limits: tuple[float, ...]) -> tuple[ir.Value, ir.Value]:
-        """Whether few are active, and a number for each neuron that is 0 if it is silent.
+        """Whether few are active, and which [1, n].
 
         With too many tokens no row is looked at, so that a long prompt pays next to nothing.
         """
@@ -167,12 +167,13 @@ class _Site:
         # NaN is not 0, so it counts as active and reaches the output.
         boolean = ir.DataType.BOOL
         alive = add.node("alive", "Cast", [mass], boolean, [neurons], to=int(boolean))
-        ones = add.node("ones", "Cast", [alive], _INT64, [neurons], to=int(_INT64))
-        count = add.node("count", "ReduceSum", [ones, first], _INT64, [1], keepdims=1)
-        return add.node("few", "LessOrEqual", [count, limit], boolean, [1]), alive
+        # Listing them takes less time than adding up who they are, which is split over threads.
+        at = add.node("at", "NonZero", [alive], _INT64, [1, None])
+        count = add.node("count", "Shape", [at], _INT64, [1], start=1, end=2)
+        return add.node("few", "LessOrEqual", [count, limit], boolean, [1]), at
 
     def _gathered(
-        self, flat: ir.Value, alive: ir.Value, weight: ir.Value, whole: ir.Value
+        self, flat: ir.Value, active: ir.Value, weight: ir.Value, whole: ir.Value
     ) -> ir.Graph:
         """The branch that multiplies active rows alone."""
         linear, width = self.down.linear, self.width
@@ -180,8 +181,7 @@ class _Site:
         branch = ir.Graph([], [], nodes=[], name=f"{self.stem}/then")
         add = Additions(branch, self.stem)
         flat_ids = added.constant("flat_ids", np.array([-1], np.int64))
-        at = add.node("at", "NonZero", [alive], _INT64, [1, None])
-        ids = add.node("ids", "Reshape", [at, flat_ids], _INT64, [None])
+        ids = add.node("ids", "Reshape", [active, flat_ids], _INT64, [None])
         said = add.node("said", "Gather", [flat, ids], self.kind, [None, None], axis=1)
         rows = add.node("active_rows", "Gather", [weight, ids], self.kind, [None, width], axis=0)
         last = add.node("product", "MatMul", [said, rows], self.kind, [None, width])

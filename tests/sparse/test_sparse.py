@@ -172,3 +172,24 @@ def test_masks_stay_through_training_and_weights_move():
 def test_a_dense_model_has_no_masks():
     with pytest.raises(MergeError, match="no matrix of the model has 25% zeros"):
         Masks.of(torch.nn.Linear(4, 4))
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "second-order", "masks"])
+def test_what_goes_is_zero_in_every_bit(method):
+    """-0.0 is equal to zero and costs storage like any other number."""
+    weight = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    if method == "masks":
+        layer = torch.nn.Linear(16, 8, bias=False)
+        layer.weight.data = magnitude(weight, Pattern(2, 4))
+        masks = Masks.of(layer)
+        layer.weight.data = weight.clone()
+        masks.apply(layer)
+        found = layer.weight.data
+    elif method == "magnitude":
+        found = magnitude(weight, Pattern(2, 4))
+    elif method == "wanda":
+        found = wanda(weight, rows.norm(dim=0), Pattern(2, 4))
+    else:
+        found = second_order(weight, rows.T @ rows, Pattern(2, 4))
+    assert int((found.view(torch.int32) == 0).sum()) == 64

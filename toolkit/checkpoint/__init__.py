@@ -6,7 +6,12 @@ tensors are memory-mapped. Pickled weights are refused, because unpickling runs 
 
 from toolkit.checkpoint.experts import ExpertCounts, active_parameters, expert_counts
 from toolkit.checkpoint.finite import check_finite
-from toolkit.checkpoint.folder import Checkpoint, open_checkpoint
+from toolkit.checkpoint.folder import (
+    COMPRESSED,
+    COMPRESSED_ENDING,
+    Checkpoint,
+    open_checkpoint,
+)
 from toolkit.checkpoint.header import (
     DTYPE_BITS,
     MAX_HEADER_BYTES,
@@ -18,6 +23,8 @@ from toolkit.checkpoint.pickles import PICKLE_SUFFIXES, conversion_command
 from toolkit.checkpoint.ties import tied
 
 __all__ = [
+    "COMPRESSED",
+    "COMPRESSED_ENDING",
     "DTYPE_BITS",
     "MAX_HEADER_BYTES",
     "PICKLE_SUFFIXES",

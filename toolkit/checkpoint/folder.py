@@ -17,7 +17,13 @@ from toolkit.checkpoint.header import Header, TensorEntry, read_header, shown
 from toolkit.checkpoint.pickles import PICKLE_SUFFIXES, pickle_error
 from toolkit.errors import CheckpointError
 
-__all__ = ["MAX_JSON_BYTES", "Checkpoint", "open_checkpoint"]
+__all__ = ["COMPRESSED", "COMPRESSED_ENDING", "MAX_JSON_BYTES", "Checkpoint", "open_checkpoint"]
+
+COMPRESSED = "toolkit.compressed"
+"""In the metadata of a weight file: which tensors have their zeros left out, as a JSON list."""
+
+COMPRESSED_ENDING = ".compressed.safetensors"
+"""Of such files in a folder."""
 
 # Configurations take kilobytes and the index of a thousand-tensor model a few megabytes.
 MAX_JSON_BYTES = 64 << 20
@@ -106,6 +112,8 @@ def _open_file(source: Path) -> Checkpoint:
     if source.suffix in PICKLE_SUFFIXES:
         raise pickle_error(source)
     header = read_header(source)
+    if COMPRESSED in header.metadata:
+        raise _is_compressed(source)
     return Checkpoint(source.parent, {}, (source,), _located([header]))
 
 
@@ -137,7 +145,16 @@ def _check_config_exists(folder: Path) -> None:
         )
 
 
+def _is_compressed(source: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{source} has its zeros left out, and weights as they are were wanted",
+        hint=f"toolkit compress --restore {source} NEW",
+    )
+
+
 def _no_weights(folder: Path) -> CheckpointError:
+    if any(folder.glob(f"*{COMPRESSED_ENDING}")):
+        return _is_compressed(folder)
     pickles = sorted(
         path
         for path in folder.iterdir()

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, Command] = {
     "distill": Command("toolkit.cli.distill", "Teach a small model what an ensemble says"),
     "fit-gate": Command("toolkit.cli.fit_gate", "Fit an ensemble's weights or gate to data"),
     "sparsify": Command("toolkit.cli.sparsify", "Prune a checkpoint to N of M weights (2:4)"),
+    "compress": Command("toolkit.cli.compress", "Store a checkpoint without its zeros, and back"),
     "parity": Command("toolkit.cli.parity", "Run a bundle's proof again"),
     "precision": Command("toolkit.cli.precision", "Which parts of a bundle must stay in float32"),
     "generate": Command("toolkit.cli.generate", "Go on with a text, from a decoder bundle"),

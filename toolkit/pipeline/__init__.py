@@ -2,6 +2,11 @@
 
 from toolkit.pipeline.apart import package_apart
 from toolkit.pipeline.bisect import Bisection, bisect_passes
+from toolkit.pipeline.compressing import (
+    StorageReport,
+    compress_checkpoint,
+    restore_checkpoint,
+)
 from toolkit.pipeline.distil_report import DistilReport
 from toolkit.pipeline.distilling import Distillation, distil, plan_distillation
 from toolkit.pipeline.explain import explain_bundle
@@ -34,7 +39,9 @@ __all__ = [
     "SparseOptions",
     "SparseReport",
     "SparseSource",
+    "StorageReport",
     "bisect_passes",
+    "compress_checkpoint",
     "distil",
     "explain_bundle",
     "export_members",
@@ -48,6 +55,7 @@ __all__ = [
     "prove_bundle",
     "publish_path",
     "refit_bundle",
+    "restore_checkpoint",
     "save_case",
     "soup_members",
     "sparsify",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +29,7 @@ _SHARES = (0.02, 0.05, 0.1, 0.2, 0.4)  # of active neurons, at which a kind of l
 # A limit lies so far inside what was measured, because the next machine is not quite this one.
 _MARGIN = 0.75
 _RUNS, _SECONDS = 41, 0.25
+_COLD = 64 << 20  # bytes of weights that no cache is expected to hold
 # A ratio just above 1 is measured again: what one session costs the other hits either.
 _TRIES, _CLOSE = 3, (1.02, 1.15)
 
@@ -99,14 +102,19 @@ def _silent(rows: _Rows) -> dict[int, float]:
     return found
 
 
-def try_layer(
+def try_layer(  # noqa: PLR0913  (what is timed, and how)
     graph: Path,
     layer: graphs.SilentLayer,
     activity: Activity,
+    *,
     counts: Sequence[int],
     break_even: Mapping[int, float] | None = None,
+    alike: int = 1,
 ) -> Trial:
     """Time one layer cut out, whole and skipping.
+
+    As many copies run in turn as the graph has layers of its kind, as far as it takes to find the
+    weights in memory rather than in a cache: that is how they are found when the graph runs.
 
     Args:
         graph: The file that holds it.
@@ -114,33 +122,35 @@ def try_layer(
         activity: What it says.
         counts: Numbers of tokens to hold the rewritten layer against the whole product at.
         break_even: As measured for a layer of the same sizes; measured if None.
+        alike: Layers of the same sizes in the graph, this one included.
     """
+    copies = min(alike, -(-_COLD // layer.bytes))
     with TemporaryDirectory() as name:
         folder = Path(name)
         cut = folder / "cut.onnx"
         graphs.cut_silent(graph, layer.name, cut)
         if break_even is None:
-            break_even = break_evens(cut, layer.neurons)
+            break_even = break_evens(cut, layer.neurons, copies)
         limits = _limits(break_even)
         skipping = folder / "skipping.onnx"
         graphs.rewrite(cut, [graphs.SkipSilentNeurons(limits)], skipping)
         seconds = {}
-        with _session(cut) as whole, _session(skipping) as less:
+        with _Copies(cut, copies) as whole, _Copies(skipping, copies) as less:
             for count in counts:
                 seconds[count] = _settled(whole, less, _windows(activity.rows, count))
     return Trial(limits, break_even, seconds)
 
 
-def break_evens(cut: Path, neurons: int) -> dict[int, float]:
+def break_evens(cut: Path, neurons: int, copies: int = 1) -> dict[int, float]:
     """The smallest share of silent neurons at which gathering rows is faster, by tokens.
 
-    1 where it never was.
+    1 where it never was; of so many copies of a layer that run in turn.
     """
     random = np.random.default_rng(neurons)
     always = cut.with_name("always.onnx")
     graphs.rewrite(cut, [graphs.SkipSilentNeurons((1.0,) * max(FEW))], always)
     found = {}
-    with _session(cut) as whole, _session(always) as less:
+    with _Copies(cut, copies) as whole, _Copies(always, copies) as less:
         for count in FEW:
             ratios = []
             for share in _SHARES:
@@ -181,11 +191,19 @@ def _windows(rows: _Rows, count: int) -> list[_Rows]:
     return [np.ascontiguousarray(np.abs(rows[start : start + count])) for start in starts]
 
 
-def _session(path: Path) -> OrtRunner:
-    return OrtRunner(path, spinning=False)
+class _Copies(ExitStack):
+    """Sessions of one graph, the next of which runs with every call."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        super().__init__()
+        runs = [self.enter_context(OrtRunner(path, spinning=False)) for _ in range(count)]
+        self.count, self._turn = count, cycle(runs)
+
+    def run(self, rows: _Rows) -> None:
+        next(self._turn)({"x": rows})
 
 
-def _settled(whole: OrtRunner, less: OrtRunner, inputs: Sequence[_Rows]) -> tuple[float, float]:
+def _settled(whole: _Copies, less: _Copies, inputs: Sequence[_Rows]) -> tuple[float, float]:
     """The fairest of a few races, where the first was close."""
     best = _race(whole, less, inputs)
     for _ in range(_TRIES - 1):
@@ -195,22 +213,22 @@ def _settled(whole: OrtRunner, less: OrtRunner, inputs: Sequence[_Rows]) -> tupl
     return best
 
 
-def _race(whole: OrtRunner, less: OrtRunner, inputs: Sequence[_Rows]) -> tuple[float, float]:
+def _race(whole: _Copies, less: _Copies, inputs: Sequence[_Rows]) -> tuple[float, float]:
     """Median seconds of the first, and that times the median ratio of neighbouring runs.
 
     They run in turns, so that a slow moment of the machine hits both.
     """
-    for rows in inputs[:2]:
-        whole({"x": rows})
-        less({"x": rows})
+    for place in range(max(2, whole.count)):
+        whole.run(inputs[place % len(inputs)])
+        less.run(inputs[place % len(inputs)])
     times: tuple[list[float], list[float]] = ([], [])
     end = time.perf_counter() + _SECONDS
     for turn in range(_RUNS):
-        feeds = {"x": inputs[turn % len(inputs)]}
+        rows = inputs[turn % len(inputs)]
         pair = ((whole, times[0]), (less, times[1]))
-        for run, taken in pair if turn % 2 else pair[::-1]:
+        for copies, taken in pair if turn % 2 else pair[::-1]:
             start = time.perf_counter()
-            run(feeds)
+            copies.run(rows)
             taken.append(time.perf_counter() - start)
         if turn > 4 and time.perf_counter() > end:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,7 @@ def _measured(
 ) -> tuple[Plan, tuple[graphs.PassReport, ...], NeuronRecord]:
     seen, found = activities(plan, graph, layers, progress)
     counts = token_counts(plan)
+    kinds = Counter((layer.neurons, layer.width) for layer in layers)
     known: dict[tuple[int, int], Mapping[int, float]] = {}
     records: dict[str, LayerRecord] = {}
     steps: list[graphs.Pass] = []
@@ -104,7 +106,10 @@ def _measured(
         activity, trial = found.get(layer.activation), None
         if activity is not None and _large(layer) and activity.silent[1] >= _LEAST_SILENT:
             kind = (layer.neurons, layer.width)
-            trial = try_layer(graph, layer, activity, counts, known.get(kind))
+            trial = try_layer(
+                graph, layer, activity,
+                counts=counts, break_even=known.get(kind), alike=kinds[kind],
+            )  # fmt: skip
             known.setdefault(kind, trial.break_even)
         skipped = trial is not None and _gains(trial)
         records[layer.name] = _record(layer, activity, trial, skipped=skipped)

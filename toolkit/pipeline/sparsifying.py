@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from toolkit.bundle import make_parents, put_in_place
-from toolkit.errors import BundleError, MergeError, RecipeError
+from toolkit.errors import MergeError, RecipeError
+from toolkit.pipeline.compressing import copy_beside, new_checkpoint, refuse_existing
 from toolkit.pipeline.sparse_inputs import blocks_of, linears_of, moments_of
 from toolkit.pipeline.sparse_quality import Quality, answers_of, quality_of
 from toolkit.pipeline.sparse_source import SKIPPED, Labelled, SparseSource
@@ -94,8 +92,7 @@ def sparsify(
         RecipeError: If calibration is needed and missing, or does not fit.
         BundleError: If ``out`` exists or cannot be written.
     """
-    if out.exists():
-        raise BundleError(f"{out} exists", hint="choose another, or remove it")
+    refuse_existing(out)
     names, left = _fitting(what, options)
     if options.method != "magnitude" and options.calibration is None:
         raise RecipeError(
@@ -107,9 +104,7 @@ def sparsify(
         pruner.by_magnitude(names)
     else:
         left |= pruner.by_inputs(names)
-    make_parents(out.parent, BundleError)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as name:
-        partial = Path(name) / out.name
+    with new_checkpoint(out) as partial:
         _write(what, pruner.made, partial)
         quality = pruner.judge(partial)
         report = SparseReport(
@@ -118,7 +113,6 @@ def sparsify(
         if what.is_folder:
             text = json.dumps(report.to_json(), indent=2)
             (partial / REPORT).write_text(text + "\n", encoding="utf-8")
-        put_in_place(partial, out)
     return report
 
 
@@ -262,10 +256,7 @@ def _write(what: SparseSource, made: Mapping[str, Tensor], out: Path) -> None:
     out.mkdir()
     for file in files:
         _write_file(file, made, out / file.name)
-    for path in sorted(what.path.iterdir()):
-        weights = path.name in {file.name for file in files} or path.suffix in {".bin", ".pt"}
-        if path.is_file() and not weights and path.name != REPORT:
-            shutil.copyfile(path, out / path.name)
+    copy_beside(what.path, out, {*(file.name for file in files), REPORT})
 
 
 def _write_file(src: Path, made: Mapping[str, Tensor], out: Path) -> None:

@@ -50,7 +50,7 @@ class Moments:
 
 def magnitude(weight: Tensor, pattern: Pattern) -> Tensor:
     """The weights with the largest ``|W|`` of every group."""
-    return weight * pattern.keep(weight.abs())
+    return weight.masked_fill(~pattern.keep(weight.abs()), 0)
 
 
 def wanda(weight: Tensor, norms: Tensor, pattern: Pattern) -> Tensor:
@@ -61,7 +61,7 @@ def wanda(weight: Tensor, norms: Tensor, pattern: Pattern) -> Tensor:
         norms: Of the inputs, [in].
         pattern: What to keep.
     """
-    return weight * pattern.keep(weight.abs() * norms.to(weight.dtype))
+    return weight.masked_fill(~pattern.keep(weight.abs() * norms.to(weight.dtype)), 0)
 
 
 def second_order(weight: Tensor, gram: Tensor, pattern: Pattern, damp: float = 0.01) -> Tensor:

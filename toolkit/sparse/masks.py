@@ -51,7 +51,7 @@ class Masks:
         """Set what is masked to zero, in place, on whatever device it is."""
         for name, parameter in module.named_parameters():
             if name in self.kept:
-                parameter.mul_(self.kept[name].to(parameter.device))
+                parameter.masked_fill_(~self.kept[name].to(parameter.device), 0)
 
     def hold(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> RemovableHandle:
         """Apply the masks after every step of an optimizer, until the handle is removed.
