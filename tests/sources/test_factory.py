@@ -101,3 +101,20 @@ def test_import_path_is_as_before(shop):
     _ = source(shop).inputs
     assert sys.path == before
     assert np.isfinite(source(shop).load()(x=torch.ones(1, 6))[0].detach().numpy()).all()
+
+
+def test_modules_of_one_name_beside_two_recipes_are_told_apart(tmp_path):
+    for width in (2, 3):
+        folder = tmp_path / str(width)
+        folder.mkdir()
+        (folder / "namesake.py").write_text(
+            f"import torch\ndef make():\n    return torch.nn.Linear({width}, 1)\n"
+        )
+    spec = TensorSpec.parse("input", "float32[batch, 2]")
+    widths = [
+        FactorySource("m", "namesake:make", None, (spec,), search=tmp_path / str(width))
+        .untrained(0)
+        .module.in_features
+        for width in (2, 3, 2)
+    ]
+    assert widths == [2, 3, 2]

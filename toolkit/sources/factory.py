@@ -101,6 +101,7 @@ class FactorySource:
     def _callable(self) -> Any:
         module_name, _, attribute = self.target.partition(":")
         with _import_path(self.search):
+            _forget_namesake(module_name, self.search)
             try:
                 module = importlib.import_module(module_name)
             except ImportError as error:
@@ -169,6 +170,18 @@ def _import_path(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
+
+
+def _forget_namesake(module: str, folder: Path | None) -> None:
+    """Another recipe's module may have the same name; Python would give that one again."""
+    top = module.partition(".")[0]
+    loaded = sys.modules.get(top)
+    own = [] if folder is None else [folder / f"{top}.py", folder / top / "__init__.py"]
+    file = next((path for path in own if path.is_file()), None)
+    if loaded is None or file is None or Path(loaded.__file__ or "").resolve() == file.resolve():
+        return
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
 
 
 class _NamedOutputs(nn.Module):
