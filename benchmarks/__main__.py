@@ -30,7 +30,7 @@ BENCHMARKS = {
     "low_precision": "int8 and weights of 8 and 4 bits against float32: answers, size and speed",
     "sparse_weights": "accuracy that 2:4 and 1:4 cost the digits, before and after distillation",
     "sparse_language": "perplexity that 2:4 costs a small language model, before and after",
-    "which_trick": "merge, distil, ensemble, experts, 2:4 and int8 on the same digits",
+    "which_trick": "merge, distil, ensemble, experts, 2:4 and int8 on digits and on text",
     "unstructured": "scattered zeros in CSR against a dense product, without a bound",
     "export_memory": "peak memory of toolkit export against the size of the members",
     "parity_sensitivity": "planted faults the proof finds, and alarms on healthy graphs",

@@ -1,0 +1,157 @@
+"""What it costs to ship: a graph's quality, size, latency and memory, as a table and a plot."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from benchmarks.measure import interleaved
+from benchmarks.rows import Row
+from toolkit.pipeline import export_recipe
+from toolkit.recipe import load_recipe
+
+__all__ = ["Judge", "Trick", "draw", "export", "measure", "rows_of", "table"]
+
+Array = npt.NDArray[np.generic]
+# A process of its own: what loading a graph and running it once adds to a bare ONNX Runtime.
+_PEAK = """
+import json, re, sys, numpy, onnxruntime
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
+feeds = dict(numpy.load(sys.argv[2]))
+before = peak()
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+session.run(None, feeds)
+print(json.dumps(peak() - before))
+"""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How graphs are judged.
+
+    Attributes:
+        metric: What quality is called, with its unit.
+        quality: From a call of the graph to a number.
+        feeds: What is timed.
+        timed: What that is, in words.
+    """
+
+    metric: str
+    quality: Callable[[Callable[[Mapping[str, Array]], Array]], float]
+    feeds: Mapping[str, Array]
+    timed: str
+
+
+@dataclass(frozen=True)
+class Trick:
+    """One way to ship, as it was measured.
+
+    Attributes:
+        name: In words.
+        quality: As the judge says.
+        bytes: Of the graph and its data.
+        milliseconds: Median of a run in ONNX Runtime, on one thread.
+        memory: Bytes that loading and running it once adds to a process.
+    """
+
+    name: str
+    quality: float
+    bytes: int
+    milliseconds: float
+    memory: int
+
+
+def export(folder: Path, name: str, text: str) -> Path:
+    """The graph of a recipe; int8 is held to the default budget."""
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    outcome = export_recipe(load_recipe(path, allow_code=True), folder, folder / f"{name}_out")
+    return outcome.folder / "model.onnx"
+
+
+def measure(paths: Mapping[str, Path], judge: Judge, scratch: Path, repeats: int) -> list[Trick]:
+    """All of them, timed in turns."""
+    sessions = {name: _session(path) for name, path in paths.items()}
+    calls = {
+        name: partial(session.run, None, dict(judge.feeds)) for name, session in sessions.items()
+    }
+    seconds = interleaved(calls, repeats, warmup=5)
+    np.savez(scratch / "feeds.npz", **judge.feeds)
+    found = []
+    for name, path in paths.items():
+        files = (path, path.with_name(path.name + ".data"))
+        size = sum(file.stat().st_size for file in files if file.exists())
+        command = [sys.executable, "-c", _PEAK, str(path), str(scratch / "feeds.npz")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        session = sessions[name]
+        quality = judge.quality(lambda feeds, s=session: s.run(None, dict(feeds))[0])
+        time = float(np.median(seconds[name])) * 1e3
+        found.append(Trick(name, quality, size, time, json.loads(done.stdout)))
+    return found
+
+
+def rows_of(found: Sequence[Trick], judge: Judge, task: str) -> list[Row]:
+    """Four figures of each; no bounds, because each buys something else."""
+    rows = []
+    for one in found:
+        title = f"{task}, {one.name}"
+        rows += [
+            Row(f"{title}: {judge.metric}", one.quality, ""),
+            Row(f"{title}: size", one.bytes / 1e3, "kB"),
+            Row(f"{title}: latency, {judge.timed}", one.milliseconds, "ms"),
+            Row(f"{title}: memory", one.memory / 1e6, "MB"),
+        ]
+    return rows
+
+
+def table(found: Sequence[Trick], judge: Judge) -> str:
+    """In Markdown."""
+    lines = [f"| | {judge.metric} | kB | ms, {judge.timed} | MB to run |", "|---|--:|--:|--:|--:|"]
+    lines += [
+        f"| {one.name} | {one.quality:.1f} | {one.bytes / 1e3:,.0f} | {one.milliseconds:.3g} | "
+        f"{one.memory / 1e6:.1f} |"
+        for one in found
+    ]
+    return "\n".join(lines)
+
+
+def draw(tasks: Mapping[str, tuple[Sequence[Trick], Judge]], path: Path) -> None:
+    """Quality over latency, a plot for each task; the area of a point is its size in bytes."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.hashsalt": "trick", "svg.fonttype": "none", "font.size": 9}):
+        drawn = Figure(figsize=(7, 4.2 * len(tasks)), layout="constrained")
+        plots = drawn.subplots(len(tasks), squeeze=False)[:, 0]
+        for axes, (task, (found, judge)) in zip(plots, tasks.items(), strict=True):
+            largest = max(one.bytes for one in found)
+            for one in found:
+                place = one.milliseconds, one.quality
+                axes.scatter(*place, s=300 * one.bytes / largest, alpha=0.5)
+                axes.annotate(one.name, place, xytext=(6, 4), textcoords="offset points")
+            axes.set_title(task)
+            axes.set_xlabel(f"milliseconds, {judge.timed}, ONNX Runtime, one thread")
+            axes.set_ylabel(judge.metric)
+            axes.set_xmargin(0.25)
+        text = io.StringIO()
+        drawn.savefig(text, format="svg", metadata={"Date": None})
+    bare = re.sub(r"\s*<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
+    path.write_text(bare, encoding="utf-8")
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
