@@ -67,19 +67,11 @@ def publishing(out: Path) -> Iterator[Draft]:
     _check_target(out)
     with partial_beside(out, BundleError) as partial:
         _remove_stale(out)
-        try:
-            partial.mkdir()
-            draft = Draft(partial, out)
-            yield draft
-            _check_target(draft.destination)
-            put_in_place(partial, draft.destination)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise BundleError(
-                    f"the disk is full: writing {out.name} stopped at {_size(partial):,} bytes",
-                    hint=f"free space on the file system of {out.parent}; nothing was left behind",
-                ) from error
-            raise
+        partial.mkdir()
+        draft = Draft(partial, out)
+        yield draft
+        _check_target(draft.destination)
+        put_in_place(partial, draft.destination)
 
 
 @contextmanager
@@ -87,12 +79,20 @@ def partial_beside(out: Path, failure: type[ToolkitError]) -> Iterator[Path]:
     """Yield the path of a folder to make beside ``out``; it and parents made for it go at the end.
 
     Raises:
-        ToolkitError: As ``failure``, if parents cannot be created or written into.
+        ToolkitError: As ``failure``, if parents cannot be created or written into, or the disk is
+            full.
     """
     made = make_parents(out.parent, failure)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     try:
         yield partial
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise failure(
+                f"the disk is full: writing {out.name} stopped at {_size(partial):,} bytes",
+                hint=f"free space on the file system of {out.parent}; nothing was left behind",
+            ) from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for folder in made:

@@ -113,7 +113,7 @@ def _open_file(source: Path) -> Checkpoint:
         raise pickle_error(source)
     header = read_header(source)
     if COMPRESSED in header.metadata:
-        raise _is_compressed(source)
+        raise _compressed_error(source)
     return Checkpoint(source.parent, {}, (source,), _located([header]))
 
 
@@ -145,7 +145,7 @@ def _check_config_exists(folder: Path) -> None:
         )
 
 
-def _is_compressed(source: Path) -> CheckpointError:
+def _compressed_error(source: Path) -> CheckpointError:
     return CheckpointError(
         f"{source} has its zeros left out, and weights as they are were wanted",
         hint=f"toolkit compress --restore {source} NEW",
@@ -154,7 +154,7 @@ def _is_compressed(source: Path) -> CheckpointError:
 
 def _no_weights(folder: Path) -> CheckpointError:
     if any(folder.glob(f"*{COMPRESSED_ENDING}")):
-        return _is_compressed(folder)
+        return _compressed_error(folder)
     pickles = sorted(
         path
         for path in folder.iterdir()

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from toolkit.bundle import (
-    DISK_FULL,
     MANIFEST,
     Bundle,
     Manifest,
@@ -64,18 +63,10 @@ def package_cpp(folder: Path, out: Path) -> CppPackaged:
     bundle = open_bundle(folder)
     _check(bundle, out)
     with partial_beside(out, PackageError) as partial:
-        try:
-            _write(bundle, partial)
-            if out.is_dir():
-                out.rmdir()
-            put_in_place(partial, out)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise PackageError(
-                    f"the disk is full: {out} was not written",
-                    hint=f"free space on the file system of {out.parent}",
-                ) from error
-            raise
+        _write(bundle, partial)
+        if out.is_dir():
+            out.rmdir()
+        put_in_place(partial, out)
     files = tuple(sorted(path for path in out.rglob("*") if path.is_file()))
     return CppPackaged(out, files, tuple(_notes(bundle.manifest)))
 

@@ -26,16 +26,8 @@ def staging(repository: Path) -> Iterator[Path]:
     if repository.exists() and not repository.is_dir():
         raise PackageError(f"{repository} is a file, wanted a folder for models")
     with partial_beside(repository, PackageError) as partial:
-        try:
-            partial.mkdir()
-            yield partial
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise PackageError(
-                    f"the disk is full: nothing was added to {repository}",
-                    hint=f"free space on the file system of {repository.parent}",
-                ) from error
-            raise
+        partial.mkdir()
+        yield partial
 
 
 def place(folder: Path, out: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,18 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from toolkit.bundle import DISK_FULL, partial_beside, put_in_place
 from toolkit.checkpoint import (
     COMPRESSED,
     COMPRESSED_ENDING,
-    PICKLE_SUFFIXES,
     open_checkpoint,
     read_header,
 )
-from toolkit.errors import BundleError, CheckpointError
+from toolkit.errors import CheckpointError
+from toolkit.pipeline.checkpoints import copy_beside, new_checkpoint
 from toolkit.progress import Progress, silent
 from toolkit.sparse import PARTS, compress, compressed_bytes, restore
 
-__all__ = [
-    "StorageReport",
-    "compress_checkpoint",
-    "copy_beside",
-    "new_checkpoint",
-    "refuse_existing",
-    "restore_checkpoint",
-]
+__all__ = ["StorageReport", "compress_checkpoint", "restore_checkpoint"]
 
 _INDEX = "model.safetensors.index.json"
 _PLAIN = ".safetensors"
@@ -83,7 +73,7 @@ def compress_checkpoint(src: Path, out: Path, progress: Progress = silent) -> St
         for file in open_checkpoint(src).files
     }
     with new_checkpoint(out) as place:
-        report = _rewrite(src, place, files, _compressed, progress)
+        report, _ = _rewrite(src, place, files, _compressed, progress)
         if not report.tensors:
             raise CheckpointError(
                 f"{src} has no tensor that would take less than {_WORTH:.0%} without its zeros",
@@ -111,52 +101,20 @@ def restore_checkpoint(src: Path, out: Path, progress: Progress = silent) -> Sto
         )
     files = {file: file.name.removesuffix(COMPRESSED_ENDING) + _PLAIN for file in found}
     with new_checkpoint(out) as place:
-        return _rewrite(src, place, files, _restored, progress)
-
-
-@contextmanager
-def new_checkpoint(out: Path) -> Iterator[Path]:
-    """Yield where to write a folder or a file that becomes ``out`` when all is done.
-
-    Raises:
-        BundleError: If ``out`` exists, cannot be written, or the disk is full.
-    """
-    refuse_existing(out)
-    with partial_beside(out, BundleError) as partial:
-        try:
-            partial.mkdir()
-            yield partial / out.name
-            put_in_place(partial / out.name, out)
-        except OSError as error:
-            if error.errno in DISK_FULL:
-                raise BundleError(
-                    f"the disk is full: writing {out.name} stopped",
-                    hint=f"free space on the file system of {out.parent}; nothing was left behind",
-                ) from error
-            raise
-
-
-def refuse_existing(out: Path) -> None:
-    """Before long work.
-
-    Raises:
-        BundleError: If ``out`` exists.
-    """
-    if out.exists():
-        raise BundleError(f"{out} exists", hint="choose another, or remove it")
-
-
-def copy_beside(src: Path, out: Path, skipped: Collection[str]) -> None:
-    """Copy what lies in a model folder beside its weights: configuration, tokenizer, code."""
-    for path in sorted(src.iterdir()):
-        if path.is_file() and path.name not in skipped and path.suffix not in PICKLE_SUFFIXES:
-            shutil.copyfile(path, out / path.name)
+        report, names = _rewrite(src, place, files, _restored, progress)
+        if src.is_dir() and len(files) > 1:
+            index = {"metadata": {"total_size": report.after}, "weight_map": names}
+            (place / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return report
 
 
 def _rewrite(
     src: Path, out: Path, files: Mapping[Path, str], change: _Change, progress: Progress
-) -> StorageReport:
-    """Every file anew, under its new name in a folder, and what lies beside them."""
+) -> tuple[StorageReport, dict[str, str]]:
+    """Every file anew, under its new name in a folder, and what lies beside them.
+
+    Gives the file of every tensor too.
+    """
     names: dict[str, str] = {}
     ratios: dict[str, float] = {}
     after = 0
@@ -173,11 +131,8 @@ def _rewrite(
         ratios |= changed
         after += path.stat().st_size
     progress("write", len(files), len(files))
-    if change is _restored and src.is_dir() and len(files) > 1:
-        index = {"metadata": {"total_size": after}, "weight_map": names}
-        (out / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     before = sum(file.stat().st_size for file in files)
-    return StorageReport(ratios, before, after)
+    return StorageReport(ratios, before, after), names
 
 
 def _compressed(tensors: _Tensors, metadata: _Metadata) -> tuple[_Tensors, dict[str, float]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from toolkit.errors import MergeError, RecipeError
-from toolkit.pipeline.compressing import copy_beside, new_checkpoint, refuse_existing
+from toolkit.pipeline.checkpoints import copy_beside, new_checkpoint, refuse_existing
 from toolkit.pipeline.sparse_inputs import blocks_of, linears_of, moments_of
 from toolkit.pipeline.sparse_quality import Quality, answers_of, quality_of
 from toolkit.pipeline.sparse_source import SKIPPED, Labelled, SparseSource
