@@ -53,9 +53,13 @@ def run(*, quick: bool) -> list[Row]:
 def _digits(train: Any, folder: Path, models: Path, *, quick: bool) -> list[Row]:
     folder.mkdir()
     shutil.copy(models, folder)
-    _train(train, folder, models.stem, epochs=2 if quick else train.EPOCHS)
-    with np.load(folder / "weights/digits/heldout.npz") as held:
-        images, labels = held["image"], held["label"]
+    module = importlib.import_module(models.stem)
+    members = {name: getattr(module, name) for name in train.MEMBERS}
+    trained, held = train.train_all(0, 2 if quick else train.EPOCHS, members)
+    train.save(trained, held, folder / "weights" / "digits")
+    seen, _ = train.split(0)
+    np.savez(folder / "seen.npz", image=seen.image.numpy())
+    images, labels = held.image.numpy(), held.label.numpy()
     text = (SAMPLES / "recipes/digits_ensemble.yaml").read_text()
     text = text.replace("tensorrt-rtx", "onnx").replace("digits_models", models.stem)
     graphs, right = {}, {}
@@ -80,18 +84,6 @@ def _digits(train: Any, folder: Path, models: Path, *, quick: bool) -> list[Row]
         Row(f"{title}: files / float32", size, "x", bound=SIZE if bounded else None),
         Row.of(f"{title}: time / float32, batch 64", time, SPEED if bounded else None),
     ]
-
-
-def _train(train: Any, folder: Path, models: str, epochs: int) -> None:
-    """Members of the module ``models``, with what they saw and what they did not."""
-    module = importlib.import_module(models)
-    seen, held = train.split(0)
-    trained = {
-        name: train.train(getattr(module, name), seen, seed=index, epochs=epochs)
-        for index, name in enumerate(train.MEMBERS)
-    }
-    train.save(trained, held, folder / "weights" / "digits")
-    np.savez(folder / "seen.npz", image=seen.image.numpy())
 
 
 def _encoder(folder: Path, *, quick: bool) -> list[Row]:

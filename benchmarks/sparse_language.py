@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.rows import Row
+from benchmarks.text_folders import write_model, write_passages
 from toolkit.pipeline import SparseOptions, SparseSource, distil, plan_distillation, sparsify
 from toolkit.recipe import load_recipe
 from toolkit.sparse import Pattern
@@ -18,7 +18,6 @@ from toolkit.sparse import Pattern
 __all__ = ["run"]
 
 SAMPLES = Path(__file__).parent.parent / "samples"
-LENGTH, CALIBRATED = 128, 96
 RECIPE = """
 model:
   distill:
@@ -63,15 +62,8 @@ def _write(text: object, folder: Path, steps: int) -> torch.Tensor:
     tokenizer = text.tokenizer_of(documents.train)  # type: ignore[attr-defined]
     stream = text.stream_of(tokenizer, documents.train)  # type: ignore[attr-defined]
     model = text.train("llama", stream, 0, steps)  # type: ignore[attr-defined]
-    model.save_pretrained(folder / "dense")
-    tokenizer.save(str(folder / "dense" / "tokenizer.json"))
-    told = {"eos_token": text.END, "pad_token": text.END}  # type: ignore[attr-defined]
-    (folder / "dense" / "tokenizer_config.json").write_text(json.dumps(told))
-    lines = [json.dumps({"text": document}) for document in documents.train]
-    (folder / "train.jsonl").write_text("\n".join(lines))
-    rows = [stream[start : start + LENGTH].tolist() for start in range(0, len(stream), LENGTH)]
-    lines = [json.dumps({"input_ids": row}) for row in rows[:CALIBRATED]]
-    (folder / "calibration.jsonl").write_text("\n".join(lines))
+    write_model(text, model, tokenizer, folder / "dense")
+    write_passages(documents.train, stream, folder)
     held: torch.Tensor = text.stream_of(tokenizer, documents.test)  # type: ignore[attr-defined]
     return held
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.text_folders import WINDOW, write_model, write_passages
 from benchmarks.tricks import Judge, export
 from toolkit.pipeline import SparseOptions, SparseSource, distil, plan_distillation, sparsify
 from toolkit.recipe import load_recipe
@@ -23,7 +23,6 @@ __all__ = ["ship"]
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 NAMES = ("a", "b", "c")
-WINDOW, CALIBRATED = 128, 96
 SHAPES = """
 shapes: {batch: [1, 4, 8], sequence: [1, 32, 128]}
 parity: {cases: 2}
@@ -73,17 +72,10 @@ def _train(text: Any, folder: Path, steps: int) -> torch.Tensor:
     for seed, name in enumerate(NAMES, start=1):
         own = draw.sample(documents.train, round(0.6 * len(documents.train)))
         models[name] = text.train("tuned", text.stream_of(tokenizer, own), seed, steps)
-    told = {"eos_token": text.END, "pad_token": text.END, "tokenizer_class": "TokenizersBackend"}
     for name, model in models.items():
-        model.save_pretrained(folder / name)
-        tokenizer.save(str(folder / name / "tokenizer.json"))
-        (folder / name / "tokenizer_config.json").write_text(json.dumps(told))
-    lines = [json.dumps({"text": document}) for document in documents.train]
-    (folder / "train.jsonl").write_text("\n".join(lines))
-    rows = stream[: len(stream) // WINDOW * WINDOW].view(-1, WINDOW)[:CALIBRATED].numpy()
+        write_model(text, model, tokenizer, folder / name)
+    rows = write_passages(documents.train, stream, folder).numpy()
     np.savez(folder / "calibration.npz", input_ids=rows, attention_mask=np.ones_like(rows))
-    lines = [json.dumps({"input_ids": row.tolist()}) for row in rows]
-    (folder / "calibration.jsonl").write_text("\n".join(lines))
     held: torch.Tensor = text.stream_of(tokenizer, documents.test)
     return held
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +89,13 @@ def train(make: Callable[[], nn.Module], digits: Digits, seed: int, epochs: int)
     return model.eval()
 
 
-def train_all(seed: int, epochs: int) -> tuple[dict[str, nn.Module], Digits]:
+def train_all(
+    seed: int, epochs: int, members: Mapping[str, Callable[[], nn.Module]] = MEMBERS
+) -> tuple[dict[str, nn.Module], Digits]:
     """Every member, trained on the same digits, and the digits that are held out."""
     seen, held_out = split(seed)
     trained = {}
-    for index, (name, make) in enumerate(MEMBERS.items()):
+    for index, (name, make) in enumerate(members.items()):
         trained[name] = train(make, seen, seed=1000 * seed + index, epochs=epochs)
     return trained, held_out
 

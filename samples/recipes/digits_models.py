@@ -17,26 +17,26 @@ __all__ = ["Attention", "Cnn", "Mlp", "Slim", "attention", "cnn", "mlp", "slim"]
 class Cnn(nn.Module):
     """Two convolutions: sees small neighbourhoods, wherever they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 8, second: int = 16) -> None:
         super().__init__()
-        self.first = nn.Conv2d(1, 8, kernel_size=3, padding=1)
-        self.second = nn.Conv2d(8, 16, kernel_size=3, padding=1)
-        self.head = nn.Linear(16 * 2 * 2, 10)
+        self.first = nn.Conv2d(1, first, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(first, second, kernel_size=3, padding=1)
+        self.head = nn.Linear(second * 2 * 2, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        hidden = functional.max_pool2d(torch.relu(self.first(image)), 2)  # [batch, 8, 4, 4]
-        hidden = functional.max_pool2d(torch.relu(self.second(hidden)), 2)  # [batch, 16, 2, 2]
+        hidden = functional.max_pool2d(torch.relu(self.first(image)), 2)  # [batch, first, 4, 4]
+        hidden = functional.max_pool2d(torch.relu(self.second(hidden)), 2)  # [batch, second, 2, 2]
         return self.head(hidden.flatten(1))
 
 
 class Mlp(nn.Module):
     """Two hidden layers: sees all 64 pixels at once, each in its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 48, second: int = 32) -> None:
         super().__init__()
-        self.first = nn.Linear(64, 48)
-        self.second = nn.Linear(48, 32)
-        self.head = nn.Linear(32, 10)
+        self.first = nn.Linear(64, first)
+        self.second = nn.Linear(first, second)
+        self.head = nn.Linear(second, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.first(image.flatten(1)))
