@@ -49,8 +49,8 @@ cpp: ## build the C++ programs that run a bundle (needs CMake and a C++ compiler
 	samples/cpp/fetch_headers.sh
 	cd samples/cpp && cmake --preset release && cmake --build --preset release
 
-test: $(TEST_STAMP) $(SPECIMEN_STAMPS) ## run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(TEST_STAMP) $(SPECIMEN_STAMPS) ## run the tests that need no Triton server
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not triton"
 
 test-triton: $(TEST_STAMP) $(TRITON_STAMP) ## install a Triton server for the tests and run those that need it
 	$(BIN)/python -m pytest -m triton tests/triton

@@ -23,15 +23,17 @@ MIB = 2**20
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Export three multilayer perceptrons, and three BERT classifiers of transformers.
+    """Export three multilayer perceptrons, three BERTs of transformers, and a Mixtral of 2 GiB.
 
-    Both are ensembles for ONNX Runtime with the full proof. The peak is that of the whole command,
-    memory-mapped pages included, less what ``import torch`` alone takes. Libraries cost the same
-    whatever is exported, so the quick run with its small members has no bound.
+    The first are ensembles, the last has its experts behind conditionals. All are for ONNX Runtime,
+    with the proof. The peak is that of the whole command, memory-mapped pages included, less what
+    ``import torch`` alone takes. Libraries cost the same whatever is exported, so the quick run
+    with its small members has no bound.
     """
     torch_alone = peak_memory([sys.executable, "-c", "import torch"])
     rows = [Row("python -c 'import torch', peak", torch_alone.peak / MIB, "MiB")]
-    for name, write in (("3 MLPs", write_mlps), ("3 BERTs", write_berts)):
+    every = {"3 MLPs": write_mlps, "3 BERTs": write_berts, "a Mixtral": write_mixtral}
+    for name, write in every.items():
         with tempfile.TemporaryDirectory() as folder:
             size = write(Path(folder), quick=quick)
             done = export(Path(folder))
@@ -103,9 +105,38 @@ def write_berts(folder: Path, *, quick: bool) -> int:
     return sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
 
 
+def write_mixtral(folder: Path, *, quick: bool) -> int:
+    """A Hugging Face folder of random weights, 2.2 GB (4 MB when quick), most of them experts'."""
+    import torch
+    from transformers import MixtralConfig, MixtralForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    config = MixtralConfig(
+        vocab_size=1000 if quick else 16000,
+        hidden_size=64 if quick else 1024,
+        intermediate_size=128 if quick else 2048,
+        num_hidden_layers=2 if quick else 5,
+        num_local_experts=16,
+        num_experts_per_tok=2,
+        num_attention_heads=16,
+        num_key_value_heads=4,
+        max_position_embeddings=256,
+    )
+    torch.manual_seed(0)
+    MixtralForCausalLM(config).save_pretrained(folder / "mixtral")
+    shapes = {"shapes": {"batch": [1, 1, 2], "sequence": [1, 4, 16]}, "parity": {"cases": 1}}
+    _write(folder, {"checkpoint": "mixtral"}, {**shapes, "export": {"experts": "conditionals"}})
+    return sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))
+
+
 def _write_recipe(
     folder: Path, members: list[dict[str, Any]], interface: Mapping[str, Any]
 ) -> None:
     ensemble = {"combine": "linear", "output": "logits", "members": members}
-    recipe = {"model": {"ensemble": ensemble}, **interface, "target": "onnx"}
+    _write(folder, {"ensemble": ensemble}, interface)
+
+
+def _write(folder: Path, model: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+    recipe = {"model": model, **rest, "target": "onnx"}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -133,18 +134,22 @@ def draw(tasks: Mapping[str, tuple[Sequence[Trick], Judge]], path: Path) -> None
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"svg.hashsalt": "trick", "svg.fonttype": "none", "font.size": 9}):
-        drawn = Figure(figsize=(7, 4.2 * len(tasks)), layout="constrained")
+        drawn = Figure(figsize=(8, 3.6 * len(tasks)), layout="constrained")
         plots = drawn.subplots(len(tasks), squeeze=False)[:, 0]
         for axes, (task, (found, judge)) in zip(plots, tasks.items(), strict=True):
             largest = max(one.bytes for one in found)
+            markers = cycle("osD^vPX*")  # several lie on top of each other
             for one in found:
                 place = one.milliseconds, one.quality
-                axes.scatter(*place, s=300 * one.bytes / largest, alpha=0.5)
-                axes.annotate(one.name, place, xytext=(6, 4), textcoords="offset points")
+                size = 20 + 280 * one.bytes / largest
+                axes.scatter(*place, s=size, alpha=0.6, marker=next(markers), label=one.name)
             axes.set_title(task)
             axes.set_xlabel(f"milliseconds, {judge.timed}, ONNX Runtime, one thread")
             axes.set_ylabel(judge.metric)
-            axes.set_xmargin(0.25)
+            axes.margins(0.1)
+            key = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            for handle in key.legend_handles:
+                handle.set_sizes([40])
         text = io.StringIO()
         drawn.savefig(text, format="svg", metadata={"Date": None})
     bare = re.sub(r"\s*<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)

@@ -87,23 +87,26 @@ def export_source(
         raise ExportError(f"{source.name}: torch.onnx.export returned no program")
     define_operators(program.model)
     program.save(out, external_data=True)
-    _forget_weights(program.model)
     if traced is not None:
         assert program.exported_program is not None
         traced(program.exported_program)
+    _forget_weights(program.model, module)
     del program, module
     gc.collect()  # the program holds reference cycles that keep the weights alive
     return read_onnx(out, source.inputs, shapes)
 
 
-def _forget_weights(model: ir.Model) -> None:
-    """Let go of the weights of a graph that is saved.
+def _forget_weights(model: ir.Model, module: nn.Module) -> None:
+    """Let go of the weights of a graph that is saved, and of the module it was made of.
 
     The rewrite rules of onnxscript live as long as the process and remember the node that they
-    matched last, and through it the graph that it stands in.
+    matched last, and through it the graph that it stood in, values included that are no longer
+    part of it but know the module's parameters as their constants.
     """
     for value in model.graph.initializers.values():
         value.const_value = None
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = torch.empty(0, dtype=tensor.dtype)
 
 
 def read_onnx(path: Path, wanted: Sequence[TensorSpec], shapes: Shapes) -> OnnxModel:

@@ -36,6 +36,7 @@ from toolkit.runtime import (
     TorchRunner,
     Translated,
     Weighted,
+    is_large,
     jitter,
 )
 from toolkit.sources import FactorySource, HuggingFaceSource
@@ -78,29 +79,32 @@ def reference_precision(plan: Plan) -> tuple[str, tuple[str, ...]]:
     """``float64`` where what runs at a time fits into memory, else ``float32``, and what to say.
 
     That is one model, or all of them where the proof decodes: the next step needs every member's
-    word on the one before. Weights in float64 take twice what the files take in float32 and four
-    times what they take in half precision; as much again is left for reading them and for
-    activations.
+    word on the one before.
     """
-    sizes = [_bytes_in_float64(leaf) for _, leaf in plan.leaves()]
+    sizes = [_needed_in_float64(leaf) for _, leaf in plan.leaves()]
     decodes = any(name.startswith(PRESENT) for name in plan.root.outputs)
-    largest = sum(sizes) if decodes else max(sizes, default=0)
+    needed = sum(sizes) if decodes else max(sizes, default=0)
     free = available_memory()
-    if free is None or 2 * largest <= free:
+    if free is None or needed <= free:
         return "float64", ()
     whose = "the models" if decodes else "the largest model"
     note = (
-        f"the reference is float32: float64 would take {2 * largest / 1e9:.1f} GB for {whose},"
+        f"the reference is float32: float64 would take {needed / 1e9:.1f} GB for {whose},"
         f" and {free / 1e9:.1f} GB of memory are free"
     )
     return "float32", (note,)
 
 
-def _bytes_in_float64(leaf: LeafPlan) -> int:
+def _needed_in_float64(leaf: LeafPlan) -> int:
+    """Bytes: weights in float64, or in float32 where blocks of them are widened in turn.
+
+    As much again is left for reading them, for what is being computed and for a block.
+    """
     checkpoint = leaf.checkpoint()
-    if checkpoint is None:
+    if checkpoint is None or isinstance(leaf.origin, OnnxModel):
         return 0
-    return 8 * sum(prod(entry.shape) for _, entry in checkpoint.tensors.values())
+    each = 4 if is_large(leaf.origin) else 8
+    return 2 * each * sum(prod(entry.shape) for _, entry in checkpoint.tensors.values())
 
 
 def available_memory() -> int | None:

@@ -29,6 +29,7 @@ from toolkit.runtime.tree import (
     TracedStack,
     TreeTrace,
 )
+from toolkit.runtime.widening import is_large
 
 __all__ = [
     "RUNTIMES",
@@ -66,6 +67,7 @@ __all__ = [
     "choices_in",
     "interpolate",
     "interpolate_gated",
+    "is_large",
     "jitter",
     "log_weights",
     "open_runtime",

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from toolkit.artifacts import TensorSpec
 from toolkit.runtime.base import Feeds, Outputs
 from toolkit.runtime.watching import Watcher
+from toolkit.runtime.widening import is_large, widen_by_blocks
 from toolkit.sources import Source
 from toolkit.sources.base import torch_dtype
 
@@ -25,7 +26,8 @@ class TorchRunner:
     """PyTorch's own answer, eager, without gradients.
 
     In ``float64`` every intermediate is float64 too: models that compute norms or rotary angles
-    in an explicit float32 are lifted (``_Float64Mode``), so the result is a reference for them.
+    in an explicit float32 are lifted (``_Float64Mode``), so the result is a reference for them. A
+    large model has one block of layers in float64 at a time (``toolkit.runtime.widening``).
     """
 
     def __init__(self, source: Source, dtype: str = "float32", member: str | None = None) -> None:
@@ -51,11 +53,18 @@ class TorchRunner:
 
     def __enter__(self) -> TorchRunner:
         """Load the weights."""
-        self._module = self._source.load(str(self._dtype).removeprefix("torch."))
+        self._module = self._loaded()
         if self._member is not None:
             watcher = Watcher(self._module, self._member)
             self._watcher = watcher if watcher.layers else None
         return self
+
+    def _loaded(self) -> nn.Module:
+        if self._dtype is torch.float64 and is_large(self._source):
+            module = self._source.load("float32")
+            widen_by_blocks(module)
+            return module
+        return self._source.load(str(self._dtype).removeprefix("torch."))
 
     def __exit__(
         self,

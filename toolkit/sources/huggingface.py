@@ -20,7 +20,7 @@ from toolkit.errors import CheckpointError, RecipeError
 from toolkit.sources.base import torch_dtype
 from toolkit.sources.cached import CachedLogits, cached_inputs, cached_outputs
 from toolkit.sources.heads import Head, Pooling, SentenceEmbedding, TokenLogits
-from toolkit.sources.library import first_line, read_config, transformers_library
+from toolkit.sources.library import first_line, leave_file, read_config, transformers_library
 from toolkit.sources.seq2seq import CrossCaches, DecoderLogits, Part, part_inputs, part_outputs
 
 __all__ = ["TASKS", "HuggingFaceSource", "read_pooling"]
@@ -252,6 +252,7 @@ class HuggingFaceSource:
                 f"{self.folder}: transformers cannot load it: {first_line(error)}"
             ) from error
         _check_complete(self.folder, report)
+        leave_file(model)
         return self._head(model).to(torch_dtype(dtype)).eval()
 
     def _head(self, model: nn.Module) -> Head:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from toolkit.checkpoint import open_checkpoint
 from toolkit.errors import CapabilityError, CheckpointError
 
-__all__ = ["first_line", "read_config", "transformers_library"]
+__all__ = ["first_line", "leave_file", "read_config", "transformers_library"]
 
 
 def transformers_library() -> Any:
@@ -44,6 +47,20 @@ def read_config(folder: Path) -> Any:
             f"{folder}: config.json is not one transformers can read: {first_line(error)}",
             hint="models that need code of their own can be used through a factory",
         ) from error
+
+
+def leave_file(model: nn.Module) -> None:
+    """Copy what still lies in the mapped checkpoint, where most of the weights were copied anyway.
+
+    transformers joins the matrices of a layer's experts into tensors of their own. The few others
+    would keep the whole file mapped, with all of its pages that were read.
+    """
+    layers = [m for m in model.modules() if hasattr(m, "has_gate") and hasattr(m, "is_transposed")]
+    joined = {id(p): p.nbytes for layer in layers for p in layer.parameters()}
+    others = [p for p in model.parameters() if id(p) not in joined]
+    if sum(joined.values()) > sum(p.nbytes for p in others):
+        for parameter in others:
+            parameter.data = parameter.data.clone(memory_format=torch.preserve_format)
 
 
 def first_line(error: BaseException) -> str:
