@@ -64,6 +64,12 @@ class Server:
             with error:
                 return error.code, error.read()
 
+    def check(self) -> None:
+        """It still runs; where it does not, its stubs end too, which hold its connections open."""
+        if self.process.poll() is not None:
+            _end_group(self.process)
+            raise AssertionError(f"the server ended:\n{self.logged()[-6000:]}")
+
     def logged(self) -> str:
         return self.log.read_text(errors="replace").replace("\0", "")
 
@@ -213,7 +219,11 @@ def _stop(process: subprocess.Popen, patience: float) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:
-        # Stubs are processes of their own; the session is ours, so is its group.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _end_group(process)
         process.wait()
+
+
+def _end_group(process: subprocess.Popen) -> None:
+    """Stubs are processes of their own; the session is ours, so is its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 
@@ -44,10 +45,26 @@ def command(repository):
     ]  # fmt: skip
 
 
-def load(server, name, seconds=400):
+def load(server, name, seconds=200):
     """Whether the server loads it, and what it says if not."""
     status, content = server.get(f"v2/repository/models/{name}/load", b"{}", seconds)
     return status == 200, content.decode()
+
+
+def load_all(server, names):
+    """What ``load`` says of each, many at once.
+
+    Ensembles come last and one by one: while a broken one stands in the server's graph of models,
+    every load touches it, and of several at once server 2.51 now and then dies.
+    """
+    ensembles = [name for name in names if name.startswith("ensemble")]
+    with ThreadPoolExecutor(8) as pool:
+        loads = {n: pool.submit(load, server, n) for n in names if n not in ensembles}
+        while not all(one.done() for one in loads.values()):
+            server.check()
+            time.sleep(0.2)
+    said = {name: one.result() for name, one in loads.items()}
+    return {**said, **{name: load(server, name) for name in ensembles}}
 
 
 @pytest.mark.timeout(600)  # many loads at once take their time on a busy machine
@@ -58,8 +75,7 @@ def test_it_agrees_with_the_server_on_every_configuration(configured, backends, 
     ) as server:
         for name in ("good", "python"):  # what the ensembles are made of
             load(server, name)
-        with ThreadPoolExecutor(8) as pool:
-            said = dict(zip(names, pool.map(lambda name: load(server, name), names), strict=True))
+        said = load_all(server, names)
     report = check_repository(configured)
     differ = {
         name: (said[name], [f.message for f in report.findings if f.model == name])
