@@ -202,7 +202,7 @@ def serving(
 def _wait(server: Server, state: str) -> None:
     end = time.monotonic() + _SECONDS
     while time.monotonic() < end:
-        assert server.process.poll() is None, f"the server ended:\n{server.logged()[-6000:]}"
+        server.check()
         try:
             if server.get(f"v2/health/{state}")[0] == 200:
                 return

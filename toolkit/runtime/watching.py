@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from toolkit.nn import SparseMoE
 from toolkit.runtime.base import Outputs
 from toolkit.runtime.choices import Choice
+from toolkit.sources.library import holds_experts
 
 __all__ = ["Watcher"]
 
@@ -151,8 +152,7 @@ def _read(name: str) -> Choice:
 
 
 def _is_given(module: nn.Module) -> bool:
-    decorated = hasattr(module, "has_gate") and hasattr(module, "is_transposed")
-    return decorated or type(module).__name__ in _GIVEN
+    return holds_experts(module) or type(module).__name__ in _GIVEN
 
 
 def _is_made(module: nn.Module) -> bool:

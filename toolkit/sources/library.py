@@ -11,7 +11,7 @@ from torch import nn
 from toolkit.checkpoint import open_checkpoint
 from toolkit.errors import CapabilityError, CheckpointError
 
-__all__ = ["first_line", "leave_file", "read_config", "transformers_library"]
+__all__ = ["first_line", "holds_experts", "leave_file", "read_config", "transformers_library"]
 
 
 def transformers_library() -> Any:
@@ -49,13 +49,18 @@ def read_config(folder: Path) -> Any:
         ) from error
 
 
+def holds_experts(module: nn.Module) -> bool:
+    """Whether it is a layer that runs through transformers' experts interface."""
+    return hasattr(module, "has_gate") and hasattr(module, "is_transposed")
+
+
 def leave_file(model: nn.Module) -> None:
     """Copy what still lies in the mapped checkpoint, where most of the weights were copied anyway.
 
     transformers joins the matrices of a layer's experts into tensors of their own. The few others
     would keep the whole file mapped, with all of its pages that were read.
     """
-    layers = [m for m in model.modules() if hasattr(m, "has_gate") and hasattr(m, "is_transposed")]
+    layers = [module for module in model.modules() if holds_experts(module)]
     joined = {id(p): p.nbytes for layer in layers for p in layer.parameters()}
     others = [p for p in model.parameters() if id(p) not in joined]
     if sum(joined.values()) > sum(p.nbytes for p in others):
