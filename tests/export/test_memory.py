@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
-from toolkit.artifacts import DimRange
+from toolkit.artifacts import DimRange, TensorSpec
 from toolkit.export import ExportOptions, export_source
-from toolkit.sources import HuggingFaceSource
+from toolkit.sources import FactorySource, HuggingFaceSource
 
 MAPS = Path("/proc/self/maps")
 pytestmark = pytest.mark.skipif(not MAPS.exists(), reason="the system does not say what is mapped")
@@ -43,3 +44,16 @@ def test_nothing_of_a_model_stays_after_its_export(mixtral, tmp_path, monkeypatc
     shapes = {"batch": DimRange(1, 2, 4), "sequence": DimRange(1, 4, 16)}
     export_source(mixtral, shapes, ExportOptions(), tmp_path / "model.onnx")
     assert not is_mapped(mixtral.folder)
+
+
+def test_a_module_that_its_factory_keeps_stays_whole(tmp_path, monkeypatch):
+    kept = torch.nn.Linear(3, 2)
+    wanted = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
+    save_file(kept.state_dict(), tmp_path / "weights.safetensors")
+    source = FactorySource(
+        "kept", "unused:unused", tmp_path / "weights.safetensors",
+        (TensorSpec("input", "float32", ("batch", 3)),),
+    )  # fmt: skip
+    monkeypatch.setattr(FactorySource, "_build", lambda self: kept)
+    export_source(source, {"batch": DimRange(1, 2, 4)}, ExportOptions(), tmp_path / "model.onnx")
+    assert all(torch.equal(kept.state_dict()[name], wanted[name]) for name in wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -90,23 +90,37 @@ def export_source(
     if traced is not None:
         assert program.exported_program is not None
         traced(program.exported_program)
-    _forget_weights(program.model, module)
+        return read_onnx(out, source.inputs, shapes)
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
+    weights = _weights_by_owner(module)
     del program, module
     gc.collect()  # the program holds reference cycles that keep the weights alive
+    _empty_orphans(weights)
     return read_onnx(out, source.inputs, shapes)
 
 
-def _forget_weights(model: ir.Model, module: nn.Module) -> None:
-    """Let go of the weights of a graph that is saved, and of the module it was made of.
+_Owned = list[tuple[weakref.ref[nn.Module], list[torch.Tensor]]]
+
+
+def _weights_by_owner(module: nn.Module) -> _Owned:
+    return [
+        (weakref.ref(part), [*part.parameters(recurse=False), *part.buffers(recurse=False)])
+        for part in module.modules()
+    ]
+
+
+def _empty_orphans(weights: _Owned) -> None:
+    """Let go of the weights whose module is gone; a factory may keep its module for the next call.
 
     The rewrite rules of onnxscript live as long as the process and remember the node that they
     matched last, and through it the graph that it stood in, values included that are no longer
     part of it but know the module's parameters as their constants.
     """
-    for value in model.graph.initializers.values():
-        value.const_value = None
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = torch.empty(0, dtype=tensor.dtype)
+    for owner, tensors in weights:
+        if owner() is None:
+            for tensor in tensors:
+                tensor.data = torch.empty(0, dtype=tensor.dtype)
 
 
 def read_onnx(path: Path, wanted: Sequence[TensorSpec], shapes: Shapes) -> OnnxModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,9 +31,10 @@ def is_large(source: Source) -> bool:
     """
     if isinstance(source, ChangedSource | NarrowedSource):
         return is_large(source.source)
+    if not isinstance(source, HuggingFaceSource):
+        return False
     weights = [path for path in source.files if path.suffix == ".safetensors"]
-    size = sum(path.stat().st_size for path in weights)
-    return isinstance(source, HuggingFaceSource) and size >= _LARGE
+    return sum(path.stat().st_size for path in weights) >= _LARGE
 
 
 def widen_by_blocks(module: nn.Module) -> None:
@@ -51,7 +53,7 @@ def widen_by_blocks(module: nn.Module) -> None:
             _widen(tensor)
     workspace = _Workspace(max((_count(parameters) for parameters in kept), default=0))
     for block, parameters in zip(blocks, kept, strict=True):
-        entry = _Entry(workspace, parameters)
+        entry = partial(_enter, workspace, parameters)
         for inner in block.modules():
             inner.register_forward_pre_hook(entry)
 
@@ -115,11 +117,6 @@ class _Workspace:
             start += resting.numel()
 
 
-class _Entry:
+def _enter(workspace: _Workspace, parameters: list[nn.Parameter], *_: Any) -> None:
     """Called before a module of a block runs."""
-
-    def __init__(self, workspace: _Workspace, parameters: list[nn.Parameter]) -> None:
-        self._workspace, self._parameters = workspace, parameters
-
-    def __call__(self, *_: Any) -> None:
-        self._workspace.enter(self._parameters)
+    workspace.enter(parameters)
