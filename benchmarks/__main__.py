@@ -9,9 +9,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import machine, versions
-from benchmarks.report import page, show
+from benchmarks.pages import put_section
+from benchmarks.report import body, page, show
 
 # Results of whole runs, for a page that is written without running all again.
 KEPT = Path(__file__).parent.parent / "build" / "benchmarks"
@@ -53,10 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         for name, text in BENCHMARKS.items():
             print(f"{name:<18} {text}")
         return 0
-    result = measure(arguments.name, quick=arguments.quick)
-    if not arguments.quick:
-        KEPT.mkdir(parents=True, exist_ok=True)
-        (KEPT / f"{arguments.name}.json").write_text(json.dumps(result), encoding="utf-8")
+    result = _result(arguments.name, quick=arguments.quick, kept=arguments.kept)
+    if arguments.into:
+        put_section(arguments.into, arguments.name, body(result), list(BENCHMARKS))
     if arguments.json:
         json.dump(result, sys.stdout, indent=2)
         print()
@@ -65,7 +66,20 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if result["holds"] else 1
 
 
-def measure(name: str, *, quick: bool) -> dict[str, object]:
+def _result(name: str, *, quick: bool, kept: bool) -> dict[str, Any]:
+    """Run it and keep what a whole run gives; with ``kept``, take what an earlier one gave."""
+    before = KEPT / f"{name}.json"
+    if kept and before.exists():
+        found: dict[str, Any] = json.loads(before.read_text(encoding="utf-8"))
+        return found
+    result = measure(name, quick=quick)
+    if not quick:
+        KEPT.mkdir(parents=True, exist_ok=True)
+        before.write_text(json.dumps(result), encoding="utf-8")
+    return result
+
+
+def measure(name: str, *, quick: bool) -> dict[str, Any]:
     """Run one benchmark in this process; what ``--json`` prints."""
     rows = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
     return {
@@ -112,7 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="fewer repeats, smaller models")
     parser.add_argument("--write", type=Path, metavar="FILE", help="run all and write a page")
     parser.add_argument(
-        "--kept", action="store_true", help="with --write: run only what build/benchmarks lacks"
+        "--into", type=Path, metavar="FILE", help="put the result into a page, leave the others"
+    )
+    parser.add_argument(
+        "--kept", action="store_true", help="run only what build/benchmarks has no result of"
     )
     return parser
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.rows import Row, cells, headings
 
-__all__ = ["page", "section", "show"]
+__all__ = ["body", "page", "show"]
 
 INTRODUCTION = """\
 # Benchmarks
@@ -37,15 +37,18 @@ def show(result: Mapping[str, Any]) -> None:
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The Markdown page of all results."""
-    return "\n".join([INTRODUCTION, *(section(result) for result in results)])
+    return "\n".join([INTRODUCTION, *(_section(result) for result in results)])
 
 
-def section(result: Mapping[str, Any]) -> str:
+def _section(result: Mapping[str, Any]) -> str:
     """One result under a heading."""
+    return f"## {result['benchmark']}\n\n{body(result)}"
+
+
+def body(result: Mapping[str, Any]) -> str:
+    """What stands under a result's heading."""
     columns = headings(_rows(result))
     lines = [
-        f"## {result['benchmark']}",
-        "",
         "```bash",
         result["command"],
         "```",

@@ -29,10 +29,10 @@ import torch
 
 from benchmarks.gpu.eager import contiguous, eager
 from benchmarks.gpu.engine_models import SUBJECTS, Scale, Subject, write_subject
-from benchmarks.gpu.pages import put_section
 from benchmarks.gpu.skipping import layer_feeds, lowered_layer
 from benchmarks.machine import machine, versions
-from benchmarks.report import section, show
+from benchmarks.pages import put_section
+from benchmarks.report import body, show
 from benchmarks.rows import Row
 from toolkit.artifacts import DimRange
 from toolkit.engine import EngineOptions, Flavour, build_engine, missing
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _text(result: dict[str, Any]) -> str:
-    lines = section(result).partition("\n")[2].strip()
+    lines = body(result).strip()
     missing_here = "".join(f"\n- *not run*: {line}" for line in result["not_run"])
     return f"{lines}\n{missing_here}"
 

@@ -24,11 +24,11 @@ import torch
 
 from benchmarks.gpu.correctness import check
 from benchmarks.gpu.kernels import Library, Ptx
-from benchmarks.gpu.pages import put_section
 from benchmarks.gpu.reference import Gating
 from benchmarks.gpu.timing import copies, copy_bandwidth, graphed, interleaved
 from benchmarks.machine import machine, versions
-from benchmarks.report import section, show
+from benchmarks.pages import put_section
+from benchmarks.report import body, show
 from benchmarks.rows import Row
 
 __all__ = ["main"]
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         "holds": all(row.holds for row in rows),
     }
     if arguments.write:
-        put_section(arguments.write, SECTION, section(result).partition("\n")[2])
+        put_section(arguments.write, SECTION, body(result))
     if arguments.json:
         json.dump(result, sys.stdout, indent=2)
     else:

@@ -18,7 +18,7 @@ from graphs.silent.layers import Down, downs_of
 __all__ = ["SkipSilentNeurons"]
 
 _STEM = "/silent"
-_INT64 = ir.DataType.INT64
+_INT64, _BOOL = ir.DataType.INT64, ir.DataType.BOOL
 
 
 class _ByNeuron(ir.LazyTensor):
@@ -150,27 +150,52 @@ class _Site:
     def _condition(self, flat: ir.Value, limits: tuple[float, ...]) -> tuple[ir.Value, ir.Value]:
         """Whether few are active, and which [1, n].
 
-        With too many tokens no row is looked at, so that a long prompt pays next to nothing.
+        With too many tokens no neuron is looked at, so that a long prompt pays next to nothing.
         """
-        add, neurons, most = self.add, self.neurons, len(limits)
-        table = [-1, *(int(limit * neurons) for limit in limits), -1]
+        add, most = self.add, len(limits)
         tokens = add.node("tokens", "Shape", [flat], _INT64, [1], start=0, end=1)
-        bound = add.constant("bound", np.array([most + 1], np.int64))
-        place = add.node("place", "Min", [tokens, bound], _INT64, [1])
-        seen = add.constant("seen", np.array([*range(most + 1), 0], np.int64))
-        allowed = add.constant("allowed", np.array(table, np.int64))
-        first = add.constant("first", np.array([0], np.int64))
-        end = add.node("end", "Gather", [seen, place], _INT64, [1], axis=0)
-        limit = add.node("limit", "Gather", [allowed, place], _INT64, [1], axis=0)
-        rows = add.node("top", "Slice", [flat, first, end, first], self.kind, [None, neurons])
-        mass = add.node("mass", "ReduceL1", [rows, first], self.kind, [neurons], keepdims=0)
+        bound = add.constant("bound", np.array([most], np.int64))
+        short = add.node("short", "LessOrEqual", [tokens, bound], _BOOL, [1])
+        outputs = [
+            ir.Value(name=f"{self.stem}/few", shape=ir.Shape([1]), type=ir.TensorType(_BOOL)),
+            ir.Value(name=f"{self.stem}/at", shape=ir.Shape([1, None]), type=ir.TensorType(_INT64)),
+        ]
+        branches = {
+            "then_branch": self._counted(flat, tokens, limits),
+            "else_branch": self._uncounted(),
+        }
+        attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
+        name = f"{self.stem}/looked"
+        self.graph.append(ir.Node("", "If", [short], attributes, outputs=outputs, name=name))
+        return outputs[0], outputs[1]
+
+    def _counted(self, flat: ir.Value, tokens: ir.Value, limits: tuple[float, ...]) -> ir.Graph:
+        """The branch that looks which neurons are active."""
+        table = [-1, *(int(limit * self.neurons) for limit in limits)]  # none, of no tokens
+        allowed = self.add.constant("allowed", np.array(table, np.int64))
+        first = self.add.constant("first", np.array([0], np.int64))
+        branch = ir.Graph([], [], nodes=[], name=f"{self.stem}/look")
+        add = Additions(branch, f"{self.stem}/look")
+        limit = add.node("limit", "Gather", [allowed, tokens], _INT64, [1], axis=0)
+        mass = add.node("mass", "ReduceL1", [flat, first], self.kind, [self.neurons], keepdims=0)
         # NaN is not 0, so it counts as active and reaches the output.
-        boolean = ir.DataType.BOOL
-        alive = add.node("alive", "Cast", [mass], boolean, [neurons], to=int(boolean))
+        alive = add.node("alive", "Cast", [mass], _BOOL, [self.neurons], to=int(_BOOL))
         # Listing them takes less time than adding up who they are, which is split over threads.
         at = add.node("at", "NonZero", [alive], _INT64, [1, None])
         count = add.node("count", "Shape", [at], _INT64, [1], start=1, end=2)
-        return add.node("few", "LessOrEqual", [count, limit], boolean, [1]), at
+        few = add.node("few", "LessOrEqual", [count, limit], _BOOL, [1])
+        branch.outputs.extend([few, at])
+        return branch
+
+    def _uncounted(self) -> ir.Graph:
+        """The branch that says that they are many."""
+        branch = ir.Graph([], [], nodes=[], name=f"{self.stem}/pass")
+        add = Additions(branch, f"{self.stem}/pass")
+        no, none = ir.tensor(np.array([False])), ir.tensor(np.zeros((1, 0), np.int64))
+        few = add.node("few", "Constant", [], _BOOL, [1], value=no)
+        at = add.node("at", "Constant", [], _INT64, [1, None], value=none)
+        branch.outputs.extend([few, at])
+        return branch
 
     def _gathered(
         self, flat: ir.Value, active: ir.Value, weight: ir.Value, whole: ir.Value

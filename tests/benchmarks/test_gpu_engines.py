@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.gpu import engines
 from benchmarks.gpu.eager import contiguous, eager
-from benchmarks.gpu.pages import put_section
 from benchmarks.gpu.skipping import layer_feeds
+from benchmarks.pages import put_section
 from graphs import ExpertLayer
 from tests.workshop import write_recipe, write_workshop
 from toolkit.feeds import make_feeds

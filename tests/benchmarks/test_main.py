@@ -67,6 +67,24 @@ def test_a_page_may_take_results_of_runs_before(fake, capsys, monkeypatch, tmp_p
     assert "running fake" not in capsys.readouterr().err
 
 
+def test_one_result_goes_into_a_page_in_the_order_of_the_list(fake, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "BENCHMARKS", {"first": "", "fake": "", "last": ""})
+    sheet = tmp_path / "page.md"
+    sheet.write_text("# Benchmarks\n\n## first\n\nkept\n\n## last\n\nkept too\n")
+    for value in (1.25, 1.75):
+        fake(value)
+        assert program.main(["fake", "--into", str(sheet)]) == 0
+    fake(1.5)
+    assert program.main(["fake", "--into", str(sheet), "--kept"]) == 0
+    text = sheet.read_text()
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## first", "## fake", "## last",
+    ]  # fmt: skip
+    assert "| fake / floor | 1.75 |" in text
+    assert "1.25" not in text
+    assert text.endswith("## last\n\nkept too\n")
+
+
 def test_an_unknown_benchmark_is_a_usage_error_that_lists_the_names(capsys):
     with pytest.raises(SystemExit) as stop:
         program.main(["nothing"])
