@@ -26,16 +26,18 @@ TRITON_SERVER := nvidia-pytriton==0.7.0
 .DELETE_ON_ERROR:
 .PHONY: help install demo cpp test test-triton lint format bench plugin clean
 
-# What tests look at and nothing imports: NVIDIA's run-time compiler, and its Python bindings of
-# three releases of TensorRT, which cannot be installed beside each other. Not in pyproject.toml,
-# because PyTorch's CUDA builds say which compiler they come with.
+# What tests look at from a folder of its own: NVIDIA's run-time compiler, its Python bindings of
+# three releases of TensorRT, which cannot be installed beside each other, and what of ModelOpt runs
+# on a CPU. Not in pyproject.toml, because PyTorch's CUDA builds say which compiler they come with,
+# and ModelOpt asks for an older ONNX and for ONNX Runtime's build for GPUs.
 BINDINGS := tensorrt-bindings
 SPECIMENS := nvrtc,nvidia-cuda-nvrtc==13.0.88 \
 	$(BINDINGS)/10.8.0.43,tensorrt-cu12-bindings==10.8.0.43 \
 	$(BINDINGS)/10.16.1.11,tensorrt-cu12-bindings==10.16.1.11 \
-	$(BINDINGS)/11.4.0.106,tensorrt-cu13-bindings==11.4.0.106
+	$(BINDINGS)/11.4.0.106,tensorrt-cu13-bindings==11.4.0.106 \
+	modelopt,nvidia-modelopt==0.47.0,onnx-graphsurgeon==0.6.1,onnxslim==0.1.98,lief==1.0.0,nvidia-ml-py==13.615.71
 SPECIMEN_STAMPS := $(foreach each,$(SPECIMENS),build/$(firstword $(subst $(comma), ,$(each)))/.installed)
-specimen = $(patsubst $(1)$(comma)%,%,$(filter $(1)$(comma)%,$(SPECIMENS)))
+specimen = $(subst $(comma), ,$(patsubst $(1)$(comma)%,%,$(filter $(1)$(comma)%,$(SPECIMENS))))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

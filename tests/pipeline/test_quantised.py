@@ -169,6 +169,6 @@ def test_calibration_is_for_what_has_ranges(folder):
 
 def test_fp8_says_which_package_makes_it(folder):
     with pytest.raises(CapabilityError) as caught:
-        export(folder, "precision: fp8", "fp8")
+        export(folder, "precision: fp8", "fp8", recipe=f"target: tensorrt-rtx{FILE}")
     assert "nvidia-modelopt" in caught.value.hint
     assert caught.value.exit_code == 4

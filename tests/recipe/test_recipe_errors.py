@@ -237,6 +237,16 @@ MISTAKES = {
         "r.yaml:2: passes[0].name: mixed_precision is no pass to list here",
         "say export: {precision: mixed_float16}, so that the proof knows of it",
     ),
+    "precision of another runtime": (
+        "model: {checkpoint: a}\ntarget: tensorrt\nexport: {precision: int8_weights}",
+        "r.yaml:3: export.precision: int8_weights is ONNX Runtime's, found target: 'tensorrt'",
+        "int8 and int4_weights are for TensorRT too",
+    ),
+    "precision of TensorRT": (
+        "model: {checkpoint: a}\nexport: {precision: fp8}",
+        "r.yaml:2: export.precision: fp8 is TensorRT's, found target: 'onnx'",
+        "int8 is for ONNX Runtime too",
+    ),
     "kept without mixed precision": (
         "model: {checkpoint: a}\nexport: {keep_float32: [head/*]}",
         "r.yaml:2: export.keep_float32: needs mixed precision, found 'float32'",

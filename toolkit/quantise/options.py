@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["Low", "QuantiseOptions", "Quantised"]
+if TYPE_CHECKING:
+    from toolkit.runtime import Feeds
+
+__all__ = [
+    "CONVOLUTIONS",
+    "LARGE",
+    "PRODUCTS",
+    "Low",
+    "QuantiseOptions",
+    "Quantised",
+    "Quantiser",
+]
+
+PRODUCTS = frozenset({"MatMul", "Gemm"})
+CONVOLUTIONS = PRODUCTS | {"Conv"}
+LARGE = 1 << 30
+"""Bytes of weights that take a file of their own: protobuf ends at 2 GiB, and a quantiser holds
+weights twice."""
 
 Low = Literal["int8", "int8_dynamic", "int8_weights", "int4_weights", "fp8"]
 
@@ -18,13 +37,14 @@ class QuantiseOptions:
         precision: ``int8`` quantises weights per channel and activations per tensor, by ranges
             seen in calibration; ``int8_dynamic`` takes ranges of activations at run time;
             ``…_weights`` keep activations in float32; ``fp8`` is E4M3 for TensorRT.
-        symmetric: Whether zero is at code 0 in activations too, as TensorRT wants it.
+        tensorrt: Whether TensorRT is to build it: zero is at code 0 in activations too, codes stand
+            in front of products alone, biases stay floats, and 4-bit weights are ONNX's own.
         keep: Shell patterns of names of nodes that stay in float32.
         block: Weights that share a scale along the input, where weights alone are quantised.
     """
 
     precision: Low
-    symmetric: bool = False
+    tensorrt: bool = False
     keep: tuple[str, ...] = ()
     block: int = 32
 
@@ -46,3 +66,7 @@ class Quantised:
     kept: tuple[str, ...]
     bytes_before: int
     bytes_after: int
+
+
+Quantiser = Callable[[Path, Path, QuantiseOptions, tuple[str, ...], "Iterable[Feeds]"], str]
+"""Reads a file, writes another, leaves nodes of such names alone; says what did it."""

@@ -175,6 +175,9 @@ def _said(settings: Any, key: str) -> Any:
     return found if isinstance(found, str) else None
 
 
+_TENSORRT = ("tensorrt-rtx", "tensorrt")
+
+
 def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
     """An operator of one runtime is nothing to another."""
     if _said(export, "experts") == "native" and target == "tensorrt-rtx":
@@ -183,6 +186,19 @@ def _target_problems(export: Any, target: Any) -> Iterator[Problem]:
             "native is an operator of ONNX Runtime's or TensorRT's own, which TensorRT-RTX cannot "
             f"build, found target: {shown(target)}",
             "auto, conditionals and rows are for every target",
+        )
+    precision = _said(export, "precision")
+    if precision in {"int8_dynamic", "int8_weights"} and target in _TENSORRT:
+        yield Problem(
+            ("export", "precision"),
+            f"{precision} is ONNX Runtime's, found target: {shown(target)}",
+            "int8 and int4_weights are for TensorRT too",
+        )
+    if precision == "fp8" and target == "onnx":
+        yield Problem(
+            ("export", "precision"),
+            f"fp8 is TensorRT's, found target: {shown(target)}",
+            "int8 is for ONNX Runtime too",
         )
 
 
