@@ -67,8 +67,9 @@ format: $(TEST_STAMP) ## put the sources into the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(RUN_STAMP) ## run every benchmark and write docs/benchmarks.md
+bench: $(RUN_STAMP) ## run every benchmark, write docs/benchmarks.md and docs/which-trick.md
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
+	$(BIN)/python -m benchmarks.which_trick --page docs/which-trick.md
 
 plugin: ## build and test the TensorRT plugin; TENSORRT_ROOT says where TensorRT is
 	cmake --preset default -S plugins_trt/topk_gating \

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.rows import Row, cells, headings
 
-__all__ = ["body", "page", "show"]
+__all__ = ["body", "page", "rows_from", "show"]
 
 INTRODUCTION = """\
 # Benchmarks
@@ -24,10 +24,10 @@ that does not hold makes the command exit with 1.
 def show(result: Mapping[str, Any]) -> None:
     """Print one result to stdout."""
     table = Table(title=result["command"], caption=_where(result), caption_justify="left")
-    for heading in headings(_rows(result)):
+    for heading in headings(rows_from(result)):
         right = heading not in {"metric", "unit", "holds"}
         table.add_column(heading, justify="right" if right else "left")
-    for row in cells(_rows(result)):
+    for row in cells(rows_from(result)):
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:
@@ -47,7 +47,7 @@ def _section(result: Mapping[str, Any]) -> str:
 
 def body(result: Mapping[str, Any]) -> str:
     """What stands under a result's heading."""
-    columns = headings(_rows(result))
+    columns = headings(rows_from(result))
     lines = [
         "```bash",
         result["command"],
@@ -55,7 +55,7 @@ def body(result: Mapping[str, Any]) -> str:
         "",
         "| " + " | ".join(columns) + " |",
         "|---|--:|--:|---|--:|---|" + "--:|" * (len(columns) - 6),
-        *("| " + " | ".join(row) + " |" for row in cells(_rows(result))),
+        *("| " + " | ".join(row) + " |" for row in cells(rows_from(result))),
         "",
         _where(result),
         "",
@@ -63,7 +63,8 @@ def body(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _rows(result: Mapping[str, Any]) -> list[Row]:
+def rows_from(result: Mapping[str, Any]) -> list[Row]:
+    """The rows that a result was made of."""
     names = ("metric", "value", "unit", "spread", "bound", "floor", "beside")
     return [Row(**{name: row[name] for name in names}) for row in result["rows"]]
 

@@ -22,7 +22,7 @@ from benchmarks.rows import Row
 from toolkit.pipeline import export_recipe
 from toolkit.recipe import load_recipe
 
-__all__ = ["Judge", "Trick", "draw", "export", "measure", "rows_of", "table"]
+__all__ = ["Judge", "Task", "Trick", "draw", "export", "measure", "rows_of", "table", "tasks_of"]
 
 Array = npt.NDArray[np.generic]
 # A process of its own: what loading a graph and running it once adds to a bare ONNX Runtime.
@@ -74,6 +74,21 @@ class Trick:
     memory: int
 
 
+@dataclass(frozen=True)
+class Task:
+    """One task's tricks.
+
+    Attributes:
+        metric: What quality is called, with its unit.
+        timed: What latency is of, in words.
+        tricks: In the order of the table.
+    """
+
+    metric: str
+    timed: str
+    tricks: Sequence[Trick]
+
+
 def export(folder: Path, name: str, text: str) -> Path:
     """The graph of a recipe; int8 is held to the default budget."""
     path = folder / f"{name}.yaml"
@@ -82,7 +97,7 @@ def export(folder: Path, name: str, text: str) -> Path:
     return outcome.folder / "model.onnx"
 
 
-def measure(paths: Mapping[str, Path], judge: Judge, scratch: Path, repeats: int) -> list[Trick]:
+def measure(paths: Mapping[str, Path], judge: Judge, scratch: Path, repeats: int) -> Task:
     """All of them, timed in turns."""
     sessions = {name: _session(path) for name, path in paths.items()}
     calls = {
@@ -100,35 +115,52 @@ def measure(paths: Mapping[str, Path], judge: Judge, scratch: Path, repeats: int
         quality = judge.quality(lambda feeds, s=session: s.run(None, dict(feeds))[0])
         time = float(np.median(seconds[name])) * 1e3
         found.append(Trick(name, quality, size, time, json.loads(done.stdout)))
+    return Task(judge.metric, judge.timed, found)
+
+
+def rows_of(task: Task, name: str) -> list[Row]:
+    """A row of each; no bounds, because each buys something else."""
+    return [
+        Row(
+            f"{name} ({task.timed}), {one.name}: {task.metric}",
+            one.quality,
+            "",
+            beside={
+                "kB": one.bytes / 1e3,
+                "ms": one.milliseconds,
+                "MB to run": one.memory / 1e6,
+            },
+        )
+        for one in task.tricks
+    ]
+
+
+def tasks_of(rows: Sequence[Row]) -> dict[str, Task]:
+    """What ``rows_of`` made rows of, by name."""
+    found: dict[str, Task] = {}
+    for row in rows:
+        parts = re.fullmatch(r"(\w+) \((.+?)\), (.+): (.+)", row.metric)
+        assert parts is not None
+        name, timed, trick, metric = parts.groups()
+        size, time, memory = row.beside["kB"], row.beside["ms"], row.beside["MB to run"]
+        one = Trick(trick, row.value, round(size * 1e3), time, round(memory * 1e6))
+        before = found[name].tricks if name in found else ()
+        found[name] = Task(metric, timed, (*before, one))
     return found
 
 
-def rows_of(found: Sequence[Trick], judge: Judge, task: str) -> list[Row]:
-    """Four figures of each; no bounds, because each buys something else."""
-    rows = []
-    for one in found:
-        title = f"{task}, {one.name}"
-        rows += [
-            Row(f"{title}: {judge.metric}", one.quality, ""),
-            Row(f"{title}: size", one.bytes / 1e3, "kB"),
-            Row(f"{title}: latency, {judge.timed}", one.milliseconds, "ms"),
-            Row(f"{title}: memory", one.memory / 1e6, "MB"),
-        ]
-    return rows
-
-
-def table(found: Sequence[Trick], judge: Judge) -> str:
+def table(task: Task) -> str:
     """In Markdown."""
-    lines = [f"| | {judge.metric} | kB | ms, {judge.timed} | MB to run |", "|---|--:|--:|--:|--:|"]
+    lines = [f"| | {task.metric} | kB | ms, {task.timed} | MB to run |", "|---|--:|--:|--:|--:|"]
     lines += [
         f"| {one.name} | {one.quality:.1f} | {one.bytes / 1e3:,.0f} | {one.milliseconds:.3g} | "
         f"{one.memory / 1e6:.1f} |"
-        for one in found
+        for one in task.tricks
     ]
     return "\n".join(lines)
 
 
-def draw(tasks: Mapping[str, tuple[Sequence[Trick], Judge]], path: Path) -> None:
+def draw(tasks: Mapping[str, Task], path: Path) -> None:
     """Quality over latency, a plot for each task; the area of a point is its size in bytes."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -136,16 +168,16 @@ def draw(tasks: Mapping[str, tuple[Sequence[Trick], Judge]], path: Path) -> None
     with mpl.rc_context({"svg.hashsalt": "trick", "svg.fonttype": "none", "font.size": 9}):
         drawn = Figure(figsize=(8, 3.6 * len(tasks)), layout="constrained")
         plots = drawn.subplots(len(tasks), squeeze=False)[:, 0]
-        for axes, (task, (found, judge)) in zip(plots, tasks.items(), strict=True):
-            largest = max(one.bytes for one in found)
+        for axes, (name, task) in zip(plots, tasks.items(), strict=True):
+            largest = max(one.bytes for one in task.tricks)
             markers = cycle("osD^vPX*")  # several lie on top of each other
-            for one in found:
+            for one in task.tricks:
                 place = one.milliseconds, one.quality
                 size = 20 + 280 * one.bytes / largest
                 axes.scatter(*place, s=size, alpha=0.6, marker=next(markers), label=one.name)
-            axes.set_title(task)
-            axes.set_xlabel(f"milliseconds, {judge.timed}, ONNX Runtime, one thread")
-            axes.set_ylabel(judge.metric)
+            axes.set_title(name)
+            axes.set_xlabel(f"milliseconds, {task.timed}, ONNX Runtime, one thread")
+            axes.set_ylabel(task.metric)
             axes.margins(0.1)
             key = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
             for handle in key.legend_handles:

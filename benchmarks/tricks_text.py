@@ -56,7 +56,7 @@ def ship(folder: Path, *, quick: bool) -> tuple[dict[str, Path], Judge]:
         return float(np.exp(total / windows[:, 1:].size))
 
     feeds = {"input_ids": windows[:1], "attention_mask": np.ones_like(windows[:1])}
-    judge = Judge("perplexity", perplexity, feeds, "128 tokens")
+    judge = Judge("perplexity, lower is better", perplexity, feeds, "128 tokens")
     return dict(_exported(folder, steps=2 if quick else 150)), judge
 
 

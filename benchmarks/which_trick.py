@@ -1,18 +1,22 @@
 """Merge, distil, ensemble, experts, 2:4, int8: the same digits and the same text, two tables.
 
 python -m benchmarks which_trick
-python -m benchmarks.which_trick --page docs/which-trick.md   # and the page with its plot
+python -m benchmarks.which_trick --page docs/which-trick.md   # the page of that, with its plot
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
 from benchmarks import tricks_digits, tricks_text
+from benchmarks.__main__ import KEPT
+from benchmarks.__main__ import main as benchmark
+from benchmarks.report import rows_from
 from benchmarks.rows import Row
-from benchmarks.tricks import Judge, Trick, draw, measure, rows_of, table
+from benchmarks.tricks import draw, measure, rows_of, table, tasks_of
 
 __all__ = ["run"]
 
@@ -20,32 +24,29 @@ TASKS = {"digits": tricks_digits.ship, "text": tricks_text.ship}
 
 
 def run(*, quick: bool) -> list[Row]:
-    """Quality, size, latency and memory of each trick on both tasks."""
-    found = tricks(quick=quick)
-    return [row for task, (each, judge) in found.items() for row in rows_of(each, judge, task)]
-
-
-def tricks(*, quick: bool) -> dict[str, tuple[list[Trick], Judge]]:
-    """Train, ship in every way, measure."""
-    found = {}
-    for task, ship in TASKS.items():
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+    """Quality, size, latency and memory of each trick on both tasks: train, ship, measure."""
+    rows: list[Row] = []
+    for name, ship in TASKS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
             paths, judge = ship(folder, quick=quick)
-            found[task] = measure(paths, judge, folder, repeats=31 if quick else 301), judge
-    return found
+            rows += rows_of(measure(paths, judge, folder, repeats=31 if quick else 301), name)
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure every trick and rewrite the page.")
+    parser = argparse.ArgumentParser(description="Write the page of what was measured last.")
     parser.add_argument("--page", type=Path, default=Path("docs/which-trick.md"))
     page = parser.parse_args().page
-    found = tricks(quick=False)
-    draw(found, page.parent / "figures" / "which_trick.svg")
+    kept = KEPT / "which_trick.json"
+    if not kept.exists():
+        benchmark(["which_trick"])
+    tasks = tasks_of(rows_from(json.loads(kept.read_text(encoding="utf-8"))))
+    draw(tasks, page.parent / "figures" / "which_trick.svg")
     text = page.read_text(encoding="utf-8")
-    for task, (each, judge) in found.items():
-        start, end = text.index(f"<!-- {task} -->"), text.index(f"<!-- end of {task} -->")
-        text = f"{text[:start]}<!-- {task} -->\n{table(each, judge)}\n{text[end:]}"
+    for name, task in tasks.items():
+        start, end = text.index(f"<!-- {name} -->"), text.index(f"<!-- end of {name} -->")
+        text = f"{text[:start]}<!-- {name} -->\n{table(task)}\n{text[end:]}"
     page.write_text(text, encoding="utf-8")
 
 
