@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -98,6 +100,19 @@ def test_tensorrt_finds_codes_in_front_of_products_alone(plain):
     )
     zeros = [i for i in graph.initializer if i.name.endswith("zero_point")]
     assert all(not numpy_helper.to_array(value).any() for value in zeros)
+
+
+def test_a_quantiser_does_not_make_others_talk(plain, tmp_path):
+    # In a process of its own, because it is the first import that does it.
+    script = (
+        "import logging, sys; from pathlib import Path; from toolkit.quantise import *; "
+        "quantise(Path(sys.argv[1]), Path(sys.argv[2]), QuantiseOptions('int4_weights'), ()); "
+        "logging.getLogger('somebody').info('talks')"
+    )
+    command = [sys.executable, "-c", script, str(plain), str(tmp_path / "coded.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "talks" not in done.stderr
+    assert not done.stdout
 
 
 @pytest.mark.rtx

@@ -80,13 +80,20 @@ def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Fee
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Quantisers log advice about a preparation that exporting has done already, and print."""
+    """Quantisers log advice about a preparation that exporting has done already, and print.
+
+    One of them makes the root logger talk when it is imported.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
         logging.disable(logging.NOTSET)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def _quantised(path: Path) -> int:
