@@ -102,6 +102,43 @@ def test_tensorrt_finds_codes_in_front_of_products_alone(plain):
     assert all(not numpy_helper.to_array(value).any() for value in zeros)
 
 
+BRANCHED = """
+<ir_version: 10, opset_import: ["" : 21]>
+net (float[batch, 128] x, bool many) => (float[batch, 5] y) {
+    z = MatMul (x, other)
+    y = If (many) <
+        then_branch = inner () => (float[batch, 5] then) { then = MatMul (x, head) },
+        else_branch = outer () => (float[batch, 5] kept) { kept = Identity (z) }
+    >
+}
+"""
+
+
+@pytest.mark.parametrize(("tensorrt", "count"), [(False, 2), (True, 1)])
+def test_weights_alone_are_coded_in_branches_too_for_onnx_runtime(tmp_path, tensorrt, count):
+    model, random = parser.parse_model(BRANCHED), np.random.default_rng(0)
+    (outer, choice), plain, out = model.graph.node, tmp_path / "a.onnx", tmp_path / "b.onnx"
+    outer.name = "outer"
+    for branch in choice.attribute:
+        branch.g.node[0].name = branch.name
+    for name in ("head", "other"):
+        drawn = random.normal(size=(128, 5)).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(drawn, name))
+    onnx.save(onnx.shape_inference.infer_shapes(model), plain)
+    assert quantise(plain, out, QuantiseOptions("int4_weights", tensorrt), ()).nodes == count
+    rows = random.normal(size=(3, 128)).astype(np.float32)
+    for many in (False, True):
+        found, wanted = (
+            onnxruntime.InferenceSession(path).run(None, {"x": rows, "many": np.array(many)})[0]
+            for path in (out, plain)
+        )
+        off = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
+        assert (off == 0) == (tensorrt and many)
+        assert off < 0.15
+    kept = QuantiseOptions("int4_weights", tensorrt, keep=("then_*",))
+    assert quantise(plain, out, kept, ()).nodes == 1
+
+
 def test_a_quantiser_does_not_make_others_talk(plain, tmp_path):
     # In a process of its own, because it is the first import that does it.
     script = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import graphs
 from toolkit.errors import CapabilityError
+from toolkit.quantise.nodes import every_node
 from toolkit.quantise.options import CONVOLUTIONS, LARGE, PRODUCTS, QuantiseOptions, Quantiser
 from toolkit.quantise.readers import Reader
 
@@ -97,9 +98,11 @@ def quantise_weights(bits: int) -> Quantiser:
         )
 
         model = _products_alone(onnx.load(src))
+        # ONNX Runtime cannot read the codes of a branch that lie outside of it as ONNX's own.
+        left = _in_branches(model) if options.tensorrt else ()
         quantiser = MatMulNBitsQuantizer(
             model, bits=bits, block_size=options.block, is_symmetric=True,
-            nodes_to_exclude=_as_products(kept),
+            nodes_to_exclude=_as_products((*kept, *left)),
             quant_format=QuantFormat.QDQ if options.tensorrt else QuantFormat.QOperator,
         )  # fmt: skip
         quantiser.process()
@@ -108,6 +111,11 @@ def quantise_weights(bits: int) -> Quantiser:
         return who
 
     return call
+
+
+def _in_branches(model: onnx.ModelProto) -> tuple[str, ...]:
+    main = {node.name for node in model.graph.node}
+    return tuple(node.name for node in every_node(model.graph) if node.name not in main)
 
 
 def _as_products(kept: tuple[str, ...]) -> list[str]:

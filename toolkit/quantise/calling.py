@@ -15,6 +15,7 @@ import graphs
 from toolkit.errors import ExportError
 from toolkit.quantise.by_modelopt import quantise_to_fp8
 from toolkit.quantise.by_ort import quantise_dynamically, quantise_statically, quantise_weights
+from toolkit.quantise.nodes import every_node
 from toolkit.quantise.options import (
     CONVOLUTIONS,
     PRODUCTS,
@@ -35,8 +36,9 @@ _CODES_OF_4_BITS = 21  # opset from which on ONNX has them
 def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Feeds]) -> Quantised:
     """Write ``src`` in low precision; ``out`` may be ``src``.
 
-    Products and convolutions of the main graph are quantised, with constant weights; branches of
-    control flow and everything between stay in float32.
+    Products and convolutions of the main graph are quantised, with constant weights; everything
+    between stays in float32, and so do branches of control flow, unless it is weights alone and
+    for ONNX Runtime.
 
     Args:
         src: A graph in float32.
@@ -58,7 +60,7 @@ def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Fee
         )
     model = onnx.load(src, load_external_data=False)
     kinds = PRODUCTS if options.precision != "int8" else CONVOLUTIONS
-    found = [node.name for node in model.graph.node if node.op_type in kinds]
+    found = [node.name for node in every_node(model.graph) if node.op_type in kinds]
     kept = tuple(n for n in found if any(fnmatchcase(n, p) for p in options.keep))
     del model
     with TemporaryDirectory(dir=out.parent, prefix=".quantise.") as folder:
@@ -66,13 +68,15 @@ def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Fee
         call = QUANTISERS[options.precision]
         with _quiet():
             who = call(src, made, options, kept, feeds)
+        _put_in_order(made)
         before, after = graphs.describe(src), graphs.describe(made)
         count = _quantised(made)
         if not count:
             raise ExportError(
-                f"export.precision {options.precision} quantised nothing: of the main graph's "
-                f"nodes {len(found)} are products or convolutions, {len(kept)} of them kept",
-                hint="it needs a MatMul, Gemm or, for int8, a Conv with constant weights",
+                f"export.precision {options.precision} quantised nothing: of the graph's nodes "
+                f"{len(found)} are products or convolutions, {len(kept)} of them kept",
+                hint="it needs a MatMul, Gemm or, for int8, a Conv with constant weights, and "
+                "outside of branches",
             )
         graphs.rewrite(made, [], out)
     return Quantised(who, count, kept, before.bytes, after.bytes)
@@ -96,16 +100,25 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
+def _put_in_order(path: Path) -> None:
+    """Quantisers sort by what nodes read, and overlook what their branches read."""
+    import onnx_ir as ir  # noqa: PLC0415
+
+    model = ir.load(path)
+    model.graph.sort()
+    ir.save(model, path)
+
+
 def _quantised(path: Path) -> int:
     """Products that read quantised weights."""
     import onnx  # noqa: PLC0415
 
-    graph = onnx.load(path, load_external_data=False).graph
-    coded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    nodes = list(every_node(onnx.load(path, load_external_data=False).graph))
+    coded = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     whole = {"MatMulNBits", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul"}
     return sum(
         node.op_type in whole or (node.op_type in CONVOLUTIONS and node.input[1] in coded)
-        for node in graph.node
+        for node in nodes
     )
 
 
