@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, text in BENCHMARKS.items():
             print(f"{name:<18} {text}")
         return 0
-    result = _result(arguments.name, quick=arguments.quick, kept=arguments.kept)
+    result = result_of(arguments.name, quick=arguments.quick, kept=arguments.kept)
     if arguments.into:
         put_section(arguments.into, arguments.name, body(result), list(BENCHMARKS))
     if arguments.json:
@@ -66,17 +66,24 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if result["holds"] else 1
 
 
-def _result(name: str, *, quick: bool, kept: bool) -> dict[str, Any]:
+def result_of(name: str, *, quick: bool = False, kept: bool = False) -> dict[str, Any]:
     """Run it and keep what a whole run gives; with ``kept``, take what an earlier one gave."""
-    before = KEPT / f"{name}.json"
-    if kept and before.exists():
-        found: dict[str, Any] = json.loads(before.read_text(encoding="utf-8"))
-        return found
+    if kept and (before := _before(name)) is not None:
+        return before
     result = measure(name, quick=quick)
     if not quick:
         KEPT.mkdir(parents=True, exist_ok=True)
-        before.write_text(json.dumps(result), encoding="utf-8")
+        (KEPT / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
     return result
+
+
+def _before(name: str) -> dict[str, Any] | None:
+    """What a whole run gave that was kept; None if there was none."""
+    path = KEPT / f"{name}.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def measure(name: str, *, quick: bool) -> dict[str, Any]:
@@ -100,8 +107,8 @@ def _write(destination: Path, *, quick: bool, kept: bool) -> int:
     """
     results = []
     for name in BENCHMARKS:
-        if kept and (KEPT / f"{name}.json").exists():
-            results.append(json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8")))
+        if kept and (before := _before(name)) is not None:
+            results.append(before)
             continue
         print(f"running {name}", file=sys.stderr)
         command = [sys.executable, "-m", "benchmarks", name, "--json"]

@@ -7,13 +7,11 @@ python -m benchmarks.which_trick --page docs/which-trick.md   # the page of that
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
 from benchmarks import tricks_digits, tricks_text
-from benchmarks.__main__ import KEPT
-from benchmarks.__main__ import main as benchmark
+from benchmarks.__main__ import result_of
 from benchmarks.report import rows_from
 from benchmarks.rows import Row
 from benchmarks.tricks import draw, measure, rows_of, table, tasks_of
@@ -38,10 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the page of what was measured last.")
     parser.add_argument("--page", type=Path, default=Path("docs/which-trick.md"))
     page = parser.parse_args().page
-    kept = KEPT / "which_trick.json"
-    if not kept.exists():
-        benchmark(["which_trick"])
-    tasks = tasks_of(rows_from(json.loads(kept.read_text(encoding="utf-8"))))
+    tasks = tasks_of(rows_from(result_of("which_trick", kept=True)))
     draw(tasks, page.parent / "figures" / "which_trick.svg")
     text = page.read_text(encoding="utf-8")
     for name, task in tasks.items():

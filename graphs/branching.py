@@ -15,7 +15,16 @@ import onnx_ir as ir
 
 from graphs.dims import Dim, dims_of
 
-__all__ = ["Additions", "Sizes", "has_subgraph", "own_nodes", "put_behind", "sizes_of", "upstream"]
+__all__ = [
+    "Additions",
+    "Sizes",
+    "choice",
+    "has_subgraph",
+    "own_nodes",
+    "put_behind",
+    "sizes_of",
+    "upstream",
+]
 
 Sizes = Sequence[int | tuple[ir.Value, int]]
 """Each dimension of a value: its size, or an input of the graph and the axis that has it."""
@@ -62,6 +71,15 @@ class Additions:
         sizes = self.constant(f"{label}_sizes", np.ones(count, np.int64))
         self.graph.append(ir.node("Split", [value, sizes], {"axis": 0}, outputs=outputs, name=name))
         return outputs
+
+
+def choice(
+    condition: ir.Value, then: ir.Graph, otherwise: ir.Graph, outputs: Sequence[ir.Value], name: str
+) -> ir.Node:
+    """An ``If`` of its own, not yet in a graph."""
+    branches = {"then_branch": then, "else_branch": otherwise}
+    attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
+    return ir.Node("", "If", [condition], attributes, outputs=outputs, name=name)
 
 
 def upstream(value: ir.Value) -> set[ir.Node]:
@@ -146,12 +164,13 @@ def put_behind(
     zero = ir.AttrTensor("value", ir.tensor(np.zeros(1, dtype.numpy()), dtype=dtype))
     nothing = ir.Value(name=f"{name}/skipped", shape=output.shape, type=output.type)
     filled = ir.Node("", "ConstantOfShape", [shape], [zero], outputs=[nothing], name=nothing.name)
-    branches = {
-        "then_branch": ir.Graph([], [output], nodes=own, name=f"{name}/then"),
-        "else_branch": ir.Graph([], [nothing], nodes=[filled], name=f"{name}/else"),
-    }
-    attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
-    node = ir.Node("", "If", [condition], attributes, outputs=[result], name=f"{name}/skip")
+    node = choice(
+        condition,
+        ir.Graph([], [output], nodes=own, name=f"{name}/then"),
+        ir.Graph([], [nothing], nodes=[filled], name=f"{name}/else"),
+        [result],
+        f"{name}/skip",
+    )
     node.metadata_props.update(last.metadata_props)
     graph.append(node)
     return node

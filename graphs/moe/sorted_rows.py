@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from graphs.branching import Additions
+from graphs.branching import Additions, choice
 from graphs.dims import dims_of
 from graphs.moe.blocks import ExpertBlock
 from graphs.moe.experts import ExpertNodes, Experts
@@ -48,13 +48,10 @@ def _conditional(made: ExpertNodes, given: ir.Value, flag: ir.Value, stem: str) 
     shape, kind = made.output.shape, made.output.type
     idle = ir.Value(name=f"{stem}/idle", shape=shape, type=kind)
     same = ir.node("Identity", [given], outputs=[idle], name=str(idle.name))
-    branches = {
-        "then_branch": ir.Graph([], [made.output], nodes=made.nodes, name=f"{stem}/then"),
-        "else_branch": ir.Graph([], [idle], nodes=[same], name=f"{stem}/else"),
-    }
-    attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
+    then = ir.Graph([], [made.output], nodes=made.nodes, name=f"{stem}/then")
+    otherwise = ir.Graph([], [idle], nodes=[same], name=f"{stem}/else")
     result = ir.Value(name=f"{stem}/rows", shape=shape, type=kind)
-    chosen = ir.Node("", "If", [flag], attributes, outputs=[result], name=f"{stem}/if")
+    chosen = choice(flag, then, otherwise, [result], f"{stem}/if")
     chosen.metadata_props.update(made.nodes[-1].metadata_props)
     return chosen
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from graphs.branching import Additions, has_subgraph
+from graphs.branching import Additions, choice, has_subgraph
 from graphs.dims import dims_of
 from graphs.errors import GraphError
 from graphs.passes.base import PassReport
@@ -110,12 +110,9 @@ class _Site:
         old.replace_all_uses_with(result, replace_graph_outputs=True)
         old.name = f"{name}/whole"
         self.graph.remove(node)
-        branches = {
-            "then_branch": self._gathered(flat, active, weight, old),
-            "else_branch": ir.Graph([], [old], nodes=[node], name=f"{self.stem}/else"),
-        }
-        attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
-        made = ir.Node("", "If", [few], attributes, outputs=[result], name=f"{self.stem}/if")
+        gathered = self._gathered(flat, active, weight, old)
+        kept = ir.Graph([], [old], nodes=[node], name=f"{self.stem}/else")
+        made = choice(few, gathered, kept, [result], f"{self.stem}/if")
         made.metadata_props.update(node.metadata_props)
         self.graph.append(made)
 
@@ -160,13 +157,8 @@ class _Site:
             ir.Value(name=f"{self.stem}/few", shape=ir.Shape([1]), type=ir.TensorType(_BOOL)),
             ir.Value(name=f"{self.stem}/at", shape=ir.Shape([1, None]), type=ir.TensorType(_INT64)),
         ]
-        branches = {
-            "then_branch": self._counted(flat, tokens, limits),
-            "else_branch": self._uncounted(),
-        }
-        attributes = [ir.AttrGraph(key, branch) for key, branch in branches.items()]
-        name = f"{self.stem}/looked"
-        self.graph.append(ir.Node("", "If", [short], attributes, outputs=outputs, name=name))
+        counted = self._counted(flat, tokens, limits)
+        self.graph.append(choice(short, counted, self._uncounted(), outputs, f"{self.stem}/looked"))
         return outputs[0], outputs[1]
 
     def _counted(self, flat: ir.Value, tokens: ir.Value, limits: tuple[float, ...]) -> ir.Graph:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import __main__ as program
 from benchmarks import which_trick
 from benchmarks.tricks import Task, Trick, rows_of, table, tasks_of
 
@@ -28,7 +29,7 @@ def kept(monkeypatch, tmp_path):
     rows = [*rows_of(DIGITS, "digits"), *rows_of(TEXT, "text")]
     result = {"rows": [row.as_json() for row in rows]}
     (tmp_path / "which_trick.json").write_text(json.dumps(result))
-    monkeypatch.setattr(which_trick, "KEPT", tmp_path)
+    monkeypatch.setattr(program, "KEPT", tmp_path)
     (tmp_path / "figures").mkdir()
     page = tmp_path / "page.md"
     marks = [f"<!-- {name} -->\nold\n<!-- end of {name} -->\n" for name in ("digits", "text")]

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
 
+from tests.quantise.models import drawn, rms_off
 from toolkit.artifacts import DimRange
 from toolkit.engine import EngineOptions, build_engine
 from toolkit.errors import ExportError
@@ -41,14 +42,7 @@ SIZES = {
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     path = tmp_path_factory.mktemp("static") / "plain.onnx"
-    random, model = np.random.default_rng(0), parser.parse_model(TEXT)
-    for place, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{place}"
-    for name, size in SIZES.items():
-        drawn = random.normal(size=size) / max(1, np.prod(size[1:])) ** 0.5
-        model.graph.initializer.append(numpy_helper.from_array(drawn.astype(np.float32), name))
-    onnx.save(onnx.shape_inference.infer_shapes(model), path)
-    return path
+    return drawn(path, TEXT, SIZES, scale=lambda size: np.prod(size[1:]))
 
 
 def images(count):
@@ -74,8 +68,7 @@ def run(path, **options):
 @pytest.mark.parametrize("tensorrt", [False, True])
 def test_answers_are_those_in_float32_but_for_codes(plain, tensorrt):
     for found, wanted in zip(run(quantised(plain, tensorrt)), run(plain), strict=True):
-        off = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
-        assert 0 < off < 0.03
+        assert 0 < rms_off(found, wanted) < 0.03
 
 
 def test_onnx_runtime_computes_every_product_in_codes(plain, tmp_path):
@@ -116,23 +109,16 @@ net (float[batch, 128] x, bool many) => (float[batch, 5] y) {
 
 @pytest.mark.parametrize(("tensorrt", "count"), [(False, 2), (True, 1)])
 def test_weights_alone_are_coded_in_branches_too_for_onnx_runtime(tmp_path, tensorrt, count):
-    model, random = parser.parse_model(BRANCHED), np.random.default_rng(0)
-    (outer, choice), plain, out = model.graph.node, tmp_path / "a.onnx", tmp_path / "b.onnx"
-    outer.name = "outer"
-    for branch in choice.attribute:
-        branch.g.node[0].name = branch.name
-    for name in ("head", "other"):
-        drawn = random.normal(size=(128, 5)).astype(np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(drawn, name))
-    onnx.save(onnx.shape_inference.infer_shapes(model), plain)
+    plain, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    drawn(plain, BRANCHED, {"head": (128, 5), "other": (128, 5)}, scale=lambda size: 1)
     assert quantise(plain, out, QuantiseOptions("int4_weights", tensorrt), ()).nodes == count
-    rows = random.normal(size=(3, 128)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(3, 128)).astype(np.float32)
     for many in (False, True):
         found, wanted = (
             onnxruntime.InferenceSession(path).run(None, {"x": rows, "many": np.array(many)})[0]
             for path in (out, plain)
         )
-        off = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
+        off = rms_off(found, wanted)
         assert (off == 0) == (tensorrt and many)
         assert off < 0.15
     kept = QuantiseOptions("int4_weights", tensorrt, keep=("then_*",))
@@ -174,8 +160,7 @@ def test_tensorrt_builds_weights_of_4_bits_from_opset_21_on(plain, tmp_path):
     coded = [n for n in onnx.load(out).graph.node if n.op_type == "DequantizeLinear"]
     assert [[a.i for a in n.attribute if a.name == "block_size"] for n in coded] == [[32]] * 2
     for found, wanted in zip(run(out), run(plain), strict=True):
-        off = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
-        assert 0 < off < 0.15
+        assert 0 < rms_off(found, wanted) < 0.15
     shapes = {"batch": DimRange(1, 4, 8)}
     engine = build_engine(out, shapes, EngineOptions(), tmp_path / "model.plan")
     assert [spec.name for spec in engine.outputs] == ["y", "z"]

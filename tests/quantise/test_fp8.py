@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import numpy_helper, parser
 
+from tests.quantise.models import drawn, rms_off
 from toolkit.artifacts import DimRange
 from toolkit.engine import EngineOptions, build_engine
 
@@ -50,15 +50,9 @@ def made(tmp_path_factory):
     if not (MODELOPT / "modelopt").is_dir():
         pytest.skip("ModelOpt is not in build/modelopt; make test puts it there")
     folder = tmp_path_factory.mktemp("fp8")
-    random, model = np.random.default_rng(0), parser.parse_model(TEXT)
-    for place, node in enumerate(model.graph.node):
-        node.name = f"{node.op_type}_{place}"
-    for name, size in SIZES.items():
-        drawn = random.normal(size=size) / size[-1] ** 0.5
-        model.graph.initializer.append(numpy_helper.from_array(drawn.astype(np.float32), name))
     plain, out, rows = folder / "plain.onnx", folder / "fp8.onnx", folder / "rows.npy"
-    onnx.save(onnx.shape_inference.infer_shapes(model), plain)
-    np.save(rows, random.normal(size=(256, 64)).astype(np.float32))
+    drawn(plain, TEXT, SIZES)
+    np.save(rows, np.random.default_rng(1).normal(size=(256, 64)).astype(np.float32))
     # Not in this process: ModelOpt changes what it imports.
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(plain), str(out), str(rows)],
@@ -84,9 +78,7 @@ def test_weights_and_activations_are_e4m3_and_answers_stay(made):
     model = onnx.load(out)
     kinds = Counter(value.data_type for value in model.graph.initializer)
     assert kinds[onnx.TensorProto.FLOAT8E4M3FN] >= 2
-    found, wanted = run(out, rows), run(plain, rows)
-    off = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
-    assert 1e-3 < off < 0.1
+    assert 1e-3 < rms_off(run(out, rows), run(plain, rows)) < 0.1
 
 
 @pytest.mark.rtx

@@ -20,6 +20,7 @@ from onnx import checker
 
 from toolkit.artifacts import TensorSpec
 from toolkit.parity.results import Check, Gate, Verdict
+from toolkit.protos import every_node
 
 __all__ = ["check_files", "hash_files"]
 
@@ -81,18 +82,10 @@ def _checker(graph: Path) -> str:
 def _domains(model: onnx.ModelProto) -> str:
     defined = {(function.domain, function.name) for function in model.functions}
     bodies = [model.graph.node, *(function.node for function in model.functions)]
-    for node in (node for body in bodies for node in _nodes(body)):
+    for node in (node for body in bodies for node in every_node(body)):
         if node.domain not in _DOMAINS and (node.domain, node.op_type) not in defined | _NAMED:
             return f"node {node.name!r} is {node.domain}::{node.op_type}, defined nowhere"
     return ""
-
-
-def _nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _nodes(graph.node)
 
 
 def _dimensions(model: onnx.ModelProto, inputs: Sequence[TensorSpec]) -> str:
@@ -126,7 +119,7 @@ def _texts(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
     for entry in (*model.metadata_props, *model.graph.metadata_props):
         yield f"metadata {entry.key!r}", entry.value
     bodies = [model.graph.node, *(function.node for function in model.functions)]
-    for node in (node for body in bodies for node in _nodes(body)):
+    for node in (node for body in bodies for node in every_node(body)):
         yield f"node {node.name!r}", node.doc_string
         for entry in node.metadata_props:
             yield f"metadata {entry.key!r} of node {node.name!r}", entry.value
@@ -152,7 +145,7 @@ def _data(model: onnx.ModelProto, graph: Path) -> str:
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     yield from model.graph.initializer
     bodies = [model.graph.node, *(function.node for function in model.functions)]
-    for node in (node for body in bodies for node in _nodes(body)):
+    for node in (node for body in bodies for node in every_node(body)):
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
             for graph in (attribute.g, *attribute.graphs):

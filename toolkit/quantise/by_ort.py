@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import graphs
 from toolkit.errors import CapabilityError
-from toolkit.quantise.nodes import every_node
+from toolkit.protos import every_node
 from toolkit.quantise.options import CONVOLUTIONS, LARGE, PRODUCTS, QuantiseOptions, Quantiser
 from toolkit.quantise.readers import Reader
 
@@ -115,7 +115,7 @@ def quantise_weights(bits: int) -> Quantiser:
 
 def _in_branches(model: onnx.ModelProto) -> tuple[str, ...]:
     main = {node.name for node in model.graph.node}
-    return tuple(node.name for node in every_node(model.graph) if node.name not in main)
+    return tuple(node.name for node in every_node(model.graph.node) if node.name not in main)
 
 
 def _as_products(kept: tuple[str, ...]) -> list[str]:

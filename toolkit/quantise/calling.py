@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import graphs
 from toolkit.errors import ExportError
+from toolkit.protos import every_node
 from toolkit.quantise.by_modelopt import quantise_to_fp8
 from toolkit.quantise.by_ort import quantise_dynamically, quantise_statically, quantise_weights
-from toolkit.quantise.nodes import every_node
 from toolkit.quantise.options import (
     CONVOLUTIONS,
     PRODUCTS,
@@ -52,7 +52,8 @@ def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Fee
     """
     import onnx  # noqa: PLC0415
 
-    opset = graphs.describe(src).opset
+    before = graphs.describe(src)
+    opset = before.opset
     if options.tensorrt and options.precision == "int4_weights" and opset < _CODES_OF_4_BITS:
         raise ExportError(
             f"{src.name} has opset {opset}, wanted {_CODES_OF_4_BITS}, which has types of 4 bits",
@@ -60,7 +61,7 @@ def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Fee
         )
     model = onnx.load(src, load_external_data=False)
     kinds = PRODUCTS if options.precision != "int8" else CONVOLUTIONS
-    found = [node.name for node in every_node(model.graph) if node.op_type in kinds]
+    found = [node.name for node in every_node(model.graph.node) if node.op_type in kinds]
     kept = tuple(n for n in found if any(fnmatchcase(n, p) for p in options.keep))
     del model
     with TemporaryDirectory(dir=out.parent, prefix=".quantise.") as folder:
@@ -69,7 +70,7 @@ def quantise(src: Path, out: Path, options: QuantiseOptions, feeds: Iterable[Fee
         with _quiet():
             who = call(src, made, options, kept, feeds)
         _put_in_order(made)
-        before, after = graphs.describe(src), graphs.describe(made)
+        after = graphs.describe(made)
         count = _quantised(made)
         if not count:
             raise ExportError(
@@ -113,7 +114,7 @@ def _quantised(path: Path) -> int:
     """Products that read quantised weights."""
     import onnx  # noqa: PLC0415
 
-    nodes = list(every_node(onnx.load(path, load_external_data=False).graph))
+    nodes = list(every_node(onnx.load(path, load_external_data=False).graph.node))
     coded = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     whole = {"MatMulNBits", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul"}
     return sum(
